@@ -1,0 +1,95 @@
+"""Antiphon: recurrent sequence-to-sequence models with attention, from pairs of text to answers.
+
+    import antiphon
+    run = antiphon.train("pairs.tsv", out="runs/x", preset="g2p", minutes=10)
+    model = antiphon.load("runs/x")
+    model.predict("antiphon").text
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from antiphon.data.pairs import Pair, read_pairs
+from antiphon.errors import (
+    AntiphonError,
+    DataError,
+    FolderError,
+    MissingExtraError,
+    SaveError,
+    UsageError,
+)
+from antiphon.model import Model, Prediction, load
+from antiphon.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from antiphon.training.progress import Observer
+    from antiphon.training.trainer import Run
+
+__all__ = [
+    "AntiphonError",
+    "DataError",
+    "FolderError",
+    "MissingExtraError",
+    "Model",
+    "Pair",
+    "Prediction",
+    "SaveError",
+    "UsageError",
+    "evaluate",
+    "load",
+    "read_pairs",
+    "train",
+]
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    *,
+    preset: str | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    knobs: dict[str, dict[str, Any]] | None = None,
+) -> Run:
+    """Trains a model on pairs; see `antiphon.training.trainer.train`.
+
+    Args:
+        data: what the command line calls DATA.
+        out: the run folder to make.
+        preset: a bundled preset's name or a TOML file.
+        minutes: time budget.
+        seed: everything random follows from it.
+        resume: go on with ``out``.
+        observer: called with every event; None: silent.
+        knobs: any other knob by group, ``{"model": {"cell": "gru"}}``.
+
+    Raises:
+        AntiphonError: a mistake in data, knobs or folder.
+        MissingExtraError: PyTorch is not installed.
+    """
+    try:
+        from antiphon.training import trainer
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
+            raise
+        raise MissingExtraError("training", "train") from None
+    overrides: dict[str, dict[str, Any]] = {group: dict(values) for group, values in (knobs or {}).items()}
+    for key, value in (("minutes", minutes), ("seed", seed)):
+        if value is not None:
+            overrides.setdefault("train", {})[key] = value
+    return trainer.train(data, out, preset=preset, overrides=overrides, resume=resume, observer=observer)
+
+
+def evaluate(
+    model: Model | str | Path, data: str | Path | list[Pair], *, metrics: tuple[str, ...] = ("loss",), **search: Any
+) -> dict[str, Any]:
+    """Scores a model on pairs; see `antiphon.evaluation.evaluate`."""
+    from antiphon.evaluation import evaluate as score
+
+    chosen = model if isinstance(model, Model) else load(model)
+    pairs = data if isinstance(data, list) else read_pairs(data)
+    return score(chosen, pairs, metrics=metrics, **search)

@@ -1,0 +1,281 @@
+"""The page where every knob is: what it does, its unit, its default.
+
+Four frozen groups, one file. A key is a TOML entry (``[train] minutes = 5``), a flag
+(``--train.minutes 5``) and an entry of a model folder's ``config.json``; unknown keys are refused.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from antiphon.errors import UsageError
+
+TokenizerKind = Literal["word", "bpe", "unigram", "char", "symbol"]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataConfig(_Group):
+    """From text to batches of one static shape per bucket."""
+
+    tokenizer: TokenizerKind = "bpe"
+    """How source text becomes tokens: words, subwords (bpe, unigram), characters, or space-separated symbols."""
+    target_tokenizer: TokenizerKind | None = None
+    """The same for the target; None: as the source."""
+    share_vocabulary: bool = True
+    """One vocabulary for both sides (needs the same kind of tokenizer on both); False: one each."""
+    vocabulary: Annotated[int, Field(ge=8)] = 6000
+    """Most tokens in a vocabulary; small data gives fewer."""
+    min_count: Count = 1
+    """Words, characters and symbols seen fewer times become UNK (the lecture's THRESHOLD is 2)."""
+    lower: bool = False
+    """Lower-case all text first."""
+    digits: bool = False
+    """Write every digit as # (word tokenizer)."""
+    subword_dropout: Share = 0.0
+    """Chance of leaving out a merge (bpe) or of sampling another segmentation (unigram) in training."""
+    reverse_source: bool = False
+    """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
+    context: Annotated[int, Field(ge=0)] = 0
+    """Earlier turns joined in front of the source, for dialogue; the chat remembers as many."""
+    buckets: Annotated[int, Field(ge=1, le=64)] | tuple[tuple[Count, Count], ...] = 10
+    """How many (source, target) shapes to choose by dynamic programming, or the shapes themselves, in tokens
+    with EOS counted."""
+    max_source: Annotated[int, Field(ge=2)] = 200
+    """Longest source in tokens (EOS counted); what to do beyond it is ``too_long``."""
+    max_target: Annotated[int, Field(ge=2)] = 200
+    """Longest target in tokens (EOS counted)."""
+    too_long: Literal["truncate", "drop"] = "truncate"
+    """Pairs beyond the largest bucket: cut to fit, or left out; both are counted and reported."""
+    dev_pairs: Count = 1000
+    """Pairs held out for validation when DATA brings none (never more than a tenth of it)."""
+
+
+class ModelConfig(_Group):
+    """Two RNNs and what joins them."""
+
+    cell: Literal["gru", "lstm"] = "lstm"
+    """The recurrent cell of both sides."""
+    embedding: Count = 256
+    """Width of token embeddings (E)."""
+    hidden: Count = 256
+    """Width of an RNN layer, per direction (H)."""
+    encoder_layers: Count = 2
+    """RNN layers in the encoder."""
+    decoder_layers: Count = 2
+    """RNN layers in the decoder."""
+    bidirectional: bool = True
+    """The encoder reads both ways; the memory is then 2 H wide."""
+    attention: Literal["none", "additive", "dot", "general", "multihead"] = "dot"
+    """none: the fixed-vector model. additive: Bahdanau et al. 2015. dot, general: Luong et al. 2015."""
+    heads: Count = 4
+    """Heads of multihead attention; must divide ``hidden``."""
+    feed: bool = False
+    """The context of step t-1 enters step t (Bahdanau; Luong's input feeding): slower to train, since
+    positions then wait for each other."""
+    share_rnn: bool = False
+    """One set of RNN weights for encoder and decoder (needs one direction and equal layers)."""
+    bridge: Literal["linear", "copy"] = "linear"
+    """How the decoder starts: a learnt projection of the encoder's last states, or those states as they are."""
+    tied: Literal["none", "target", "all"] = "all"
+    """target: target embedding = softmax weights. all: the source embedding too (needs a shared vocabulary)."""
+    residual: bool = True
+    """Add a layer's input to its output where widths agree."""
+    layer_norm: bool = False
+    """Layer normalisation of every RNN layer's output."""
+    dropout: Share = 0.2
+    """Chance of dropping a unit, the same one at every time step (Gal & Ghahramani 2016): embeddings, between
+    layers, features."""
+    word_dropout: Share = 0.0
+    """Chance of dropping a whole token's embedding in training."""
+    softmax: Literal["full", "sampled"] = "full"
+    """Training loss over all of the vocabulary, or over the true and ``train.samples`` sampled words."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> ModelConfig:
+        if self.share_rnn and (self.bidirectional or self.encoder_layers != self.decoder_layers):
+            raise ValueError("model.share_rnn needs model.bidirectional = false and equal layers on both sides")
+        if self.bridge == "copy" and (self.bidirectional or self.encoder_layers != self.decoder_layers):
+            raise ValueError('model.bridge = "copy" needs model.bidirectional = false and equal layers on both sides')
+        if self.attention == "multihead" and self.hidden % self.heads:
+            raise ValueError(f"model.heads = {self.heads} does not divide model.hidden = {self.hidden}")
+        return self
+
+
+class TrainConfig(_Group):
+    """The loop: how fast, how long, when to stop."""
+
+    seed: int = 1
+    """Everything random follows from it."""
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    """Time budget; the learning rate reaches zero at its end. None: until the dev score stops improving."""
+    max_updates: Count | None = None
+    """Most updates; the learning rate reaches zero there."""
+    patience: Count = 6
+    """Validations without a better dev score before training stops by itself."""
+    optimizer: Literal["adam", "sgd"] = "adam"
+    """AdamW (Loshchilov & Hutter 2019), or plain stochastic gradient descent."""
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    """Highest learning rate."""
+    warmup: Annotated[int, Field(ge=0)] = 200
+    """Updates over which the rate rises from zero."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """cosine: to zero at the end of the budget (without a budget: inverse square root after the warm-up)."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled decay of matrices."""
+    betas: tuple[Share, Share] = (0.9, 0.98)
+    """Adam's decay of the first and second moments."""
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    """Largest norm of the whole gradient."""
+    label_smoothing: Share = 0.1
+    """Probability given evenly to all words (full softmax only)."""
+    samples: Count = 512
+    """Sampled words an update (sampled softmax)."""
+    average: Share = 0.998
+    """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
+    batch_tokens: Count = 2000
+    """Budget of target positions a batch, padding counted: rows of a bucket = budget / its longest side."""
+    batch_size: Count | None = None
+    """Rows of every batch; None: from ``batch_tokens``."""
+    order: Literal["shuffled", "proportional"] = "shuffled"
+    """Batches of all buckets shuffled, each once an epoch; or a bucket drawn at random in proportion to its
+    size (the lecture's way)."""
+    validate_every: Count | None = None
+    """Updates between validations; None: an epoch, or a tenth of the budget, whichever is sooner."""
+    dev_metric: Literal["loss", "accuracy", "bleu", "chrf", "wer"] = "loss"
+    """What "better" means on dev: nats per token, or a score of greedy answers."""
+    dev_answers: Annotated[int, Field(ge=0)] = 200
+    """Dev sources answered at each validation, for the dev score, the samples and the boredom warning."""
+    precision: Literal["auto", "f32", "bf16"] = "auto"
+    """Number format of matrix products; auto: bf16 where this CPU does it fast."""
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads; None: all cores."""
+
+
+class SearchConfig(_Group):
+    """From a distribution to an answer."""
+
+    beam: Annotated[int, Field(ge=1, le=64)] = 4
+    """Hypotheses kept; 1: greedy."""
+    nbest: Count = 1
+    """Answers given per source, at most ``beam``."""
+    length_penalty: Annotated[float, Field(ge=0)] = 0.6
+    """Exponent a of the length penalty ((5 + length) / 6)^a (Wu et al. 2016); 0: none."""
+    no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
+    """No n-gram of this size twice in one answer; 0: no rule."""
+    max_length: Count | None = None
+    """Most tokens of an answer; None: the model's longest bucket, or three times the source if that is more."""
+    unknown: bool = False
+    """Whether UNK may be answered."""
+    sample: bool = False
+    """Draw tokens at random instead of searching."""
+    temperature: Annotated[float, Field(gt=0)] = 0.8
+    """Below 1: nearer to the likeliest; above: bolder (sampling)."""
+    top_k: Annotated[int, Field(ge=1, le=256)] = 40
+    """Sample among this many likeliest tokens."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
+    """Sample among the fewest tokens that hold this much probability."""
+    seed: int | None = None
+    """Seed of the sampling; None: different each time."""
+
+
+class Config(_Group):
+    """All knobs of one run."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()
+
+    @model_validator(mode="after")
+    def _agree(self) -> Config:
+        data, model = self.data, self.model
+        shared = data.share_vocabulary and data.target_tokenizer in (None, data.tokenizer)
+        if model.tied == "all" and not shared:
+            raise ValueError('model.tied = "all" needs data.share_vocabulary and one kind of tokenizer')
+        return self
+
+
+def presets() -> dict[str, str]:
+    """Names of the bundled presets and the first comment line of each."""
+    found = {}
+    for entry in sorted(resources.files("antiphon.presets").iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".toml"):
+            first = entry.read_text(encoding="utf-8").splitlines()[0]
+            found[entry.name.removesuffix(".toml")] = first.lstrip("# ")
+    return found
+
+
+def load_config(preset: str | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+    """Defaults, then a preset, then overrides.
+
+    Args:
+        preset: a bundled name, or the path of a TOML file.
+        overrides: ``{"train": {"minutes": 5}}``; wins over the preset.
+
+    Raises:
+        UsageError: no such preset, TOML that does not parse, an unknown knob (with the nearest name), a bad value.
+    """
+    tree: dict[str, dict[str, Any]] = {}
+    where = ""
+    if preset is not None:
+        tree, where = _read_preset(preset)
+    for group, values in (overrides or {}).items():
+        tree.setdefault(group, {}).update(values)
+    return parse_config(tree, where=where)
+
+
+def parse_config(tree: Mapping[str, Any], *, where: str = "") -> Config:
+    """A Config from a nested mapping. Raises UsageError as `load_config`."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _in_the_users_words(error, where) from None
+
+
+def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
+    path = Path(preset)
+    if path.suffix == ".toml":
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the preset file ({error})", where=preset) from None
+    else:
+        names = presets()
+        if preset not in names:
+            near = difflib.get_close_matches(preset, names, n=1)
+            cure = f'did you mean "{near[0]}"?' if near else f"bundled presets: {', '.join(names)}"
+            raise UsageError(f'no preset "{preset}"', where="--preset", cure=cure)
+        text = (resources.files("antiphon.presets") / f"{preset}.toml").read_text(encoding="utf-8")
+    try:
+        return tomllib.loads(text), preset
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not TOML: {error}", where=preset, cure="see docs/concepts.md for the form") from None
+
+
+def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
+    fault = error.errors()[0]
+    place = [str(part) for part in fault["loc"] if isinstance(part, (str, int))]
+    key = ".".join(place[:2])
+    if fault["type"] == "extra_forbidden":
+        group = Config.model_fields.get(place[0])
+        known = Config.model_fields if len(place) == 1 or group is None else group.annotation.model_fields  # type: ignore[union-attr]
+        near = difflib.get_close_matches(place[-1], known, n=1, cutoff=0.5)
+        prefix = "" if len(place) == 1 else f"{place[0]}."
+        cure = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+        return UsageError(f"unknown knob {key}", where=where, cure=cure)
+    message = fault["msg"].removeprefix("Value error, ")
+    got = "" if fault["type"] == "value_error" else f" (got {json.dumps(fault['input'], default=str)})"
+    return UsageError(f"{key}: {message}{got}" if key else message, where=where, cure="see antiphon train --help")

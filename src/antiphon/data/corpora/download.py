@@ -1,0 +1,72 @@
+"""Fetching a corpus once, from its authors' address."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+
+from antiphon.errors import DataError
+
+_TIMEOUT = 60.0  # seconds without a byte
+
+
+@dataclass(frozen=True)
+class Download:
+    """One file on the web."""
+
+    url: str
+    name: str
+    """What it is called in the cache."""
+    sha256: str | None = None
+    """Where the authors keep the file as it is and the sum is known."""
+
+
+def cache_folder() -> Path:
+    """``$ANTIPHON_CACHE``, or ``~/.cache/antiphon``."""
+    chosen = os.environ.get("ANTIPHON_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "antiphon"
+
+
+def cached(corpus: str, downloads: Sequence[Download]) -> Path:
+    """The downloaded file, or the folder of them where there are several; what is there is not fetched again.
+
+    Raises:
+        DataError: a file could not be fetched, or is not the one its checksum says.
+    """
+    folder = cache_folder() / corpus
+    for download in downloads:
+        if not (folder / download.name).exists():
+            _fetch(download, folder / download.name)
+    return folder / downloads[0].name if len(downloads) == 1 else folder
+
+
+def _fetch(download: Download, path: Path) -> None:
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    cure = "get it by hand and give it with --from PATH"
+    request = urllib.request.Request(download.url, headers={"User-Agent": "antiphon"})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, part.open("wb") as file:
+            shutil.copyfileobj(answer, file)
+        _verify(part, download, cure)
+        part.replace(path)
+    except (OSError, HTTPException) as error:
+        raise DataError(f"could not be downloaded ({error})", where=download.url, cure=cure) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _verify(path: Path, download: Download, cure: str) -> None:
+    if download.sha256 is None:
+        return
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != download.sha256:
+        what = f"the download has sha256 {found[:12]}…, not {download.sha256[:12]}…"
+        raise DataError(what, where=download.url, cure=cure)

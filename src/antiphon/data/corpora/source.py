@@ -1,0 +1,96 @@
+"""What a corpus comes in: a zip, a tar, a folder or a single file, read alike."""
+
+from __future__ import annotations
+
+import gzip
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+from antiphon.errors import DataError
+
+_DAMAGED = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+
+
+class Source:
+    """The files of a corpus by name, whatever they are packed in; ``.gz`` is unpacked on the way."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises DataError when there is nothing at `path`."""
+        if not path.exists():
+            raise DataError("no such file or folder", where=str(path), cure="check the path given with --from")
+        self.path = path
+
+    def names(self, *endings: str) -> list[str]:
+        """Members whose name ends in one of `endings`, sorted."""
+        return [name for name in self._members if name.endswith(endings)]
+
+    def find(self, *names: str) -> str | None:
+        """The member called like the first of `names` that is there; in whatever folder, nearest the top first."""
+        for name in names:
+            called = [member for member in self._members if PurePosixPath(member).name == name]
+            if called:
+                return min(called, key=lambda member: (member.count("/"), member))
+        return None
+
+    def need(self, *names: str) -> str:
+        """As `find`, but raises DataError where none is there."""
+        found = self.find(*names)
+        if found is None:
+            raise DataError(f"no {names[0]} in it", where=str(self.path), cure="is this the authors' archive?")
+        return found
+
+    def read(self, member: str) -> bytes:
+        """The content of a member. Raises DataError when it is damaged."""
+        try:
+            content = self._members[member]()
+            return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+        except _DAMAGED as error:
+            raise self._damaged(error, member) from None
+
+    def lines(self, member: str, encoding: str = "utf-8-sig", errors: str = "strict") -> list[str]:
+        """The lines of a member; only LF and CRLF end a line. Raises DataError when it is not in `encoding`."""
+        try:
+            text = self.read(member).decode(encoding, errors)
+        except UnicodeDecodeError as error:
+            what = f"{member} is not {encoding.removesuffix('-sig').upper()} (offset {error.start})"
+            raise DataError(what, where=str(self.path), cure="is this the authors' archive?") from None
+        return text.replace("\r\n", "\n").removesuffix("\n").split("\n")
+
+    @cached_property
+    def _members(self) -> Mapping[str, Callable[[], bytes]]:
+        try:
+            members = self._open()
+        except _DAMAGED as error:
+            raise self._damaged(error) from None
+        # Finder leaves "._name" files with its own notes in archives.
+        hidden = {name for name in members if PurePosixPath(name).name.startswith("._")}
+        return {name: members[name] for name in sorted(members) if name not in hidden}
+
+    def _open(self) -> dict[str, Callable[[], bytes]]:
+        path = self.path
+        if path.is_dir():
+            files = (file for file in path.rglob("*") if file.is_file() and ".git" not in file.parts)
+            return {file.relative_to(path).as_posix(): file.read_bytes for file in files}
+        if zipfile.is_zipfile(path):
+            archive = zipfile.ZipFile(path)
+            return {name: lambda name=name: archive.read(name) for name in archive.namelist() if name[-1] != "/"}
+        if tarfile.is_tarfile(path):
+            # Corpora fit in memory; a gzipped tar cannot be read out of order without unpacking it again and again.
+            with tarfile.open(path) as tar:
+                content = {entry.name: _content(tar, entry) for entry in tar if entry.isfile()}
+            return {name: lambda data=data: data for name, data in content.items()}
+        return {path.name: path.read_bytes}
+
+    def _damaged(self, error: BaseException, member: str = "") -> DataError:
+        what = f"{member or 'the archive'} cannot be read ({error})"
+        return DataError(what, where=str(self.path), cure="get it again from its authors")
+
+
+def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
+    file = tar.extractfile(entry)
+    assert file is not None  # a regular file has content
+    return file.read()

@@ -1,0 +1,614 @@
+"""Text to ids and back, five kinds of it, one legible JSON file.
+
+    kind      "I don't."             decode gives back
+    word      I don 't .             what a person would write (quotes, brackets and stops set by rule)
+    bpe       ▁I ▁don't .            exactly the normalised text
+    unigram   ▁I ▁don 't .           exactly the normalised text
+    char      I ␣ d o n ' t .        exactly the normalised text
+    symbol    I don't.               the symbols, joined by spaces (phones, text tokenised elsewhere)
+
+Byte-pair encoding and the unigram model are learnt and applied by the ``tokenizers`` library; what surrounds them
+(normalising, cutting into words, the file) is here, so that a file from a stranger is data and never a program.
+
+The first five ids are PAD BOS EOS UNK and TURN. Only TURN is read from text: a user who types ``</s>`` gets the
+characters, not the end of the sentence.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from tokenizers import Tokenizer as LibraryTokenizer
+from tokenizers import models, pre_tokenizers, trainers
+
+from antiphon.config import TokenizerKind
+from antiphon.data.pairs import TURN
+from antiphon.errors import DataError, FolderError, SaveError, UsageError
+
+PAD, BOS, EOS, UNK = 0, 1, 2, 3
+TURN_ID = 4
+SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", TURN)
+
+SPACE = "▁"  # stands for the space before a word, inside subwords
+LONGEST_TOKEN = 200  # characters; a longer word or symbol is UNK
+LONGEST_FILE = 64 << 20  # characters of JSON we agree to read
+MOST_TOKENS = 1_000_000
+KEPT_UNITS = 200_000  # distinct words whose subwords are remembered
+SAMPLES = 8  # sampled segmentations a distinct word gets in one call
+SHARPNESS = 0.2  # exponent on P(segmentation) when sampling a unigram model (alpha in Kudo 2018)
+RARE = 1e-4  # share of all characters that may stay outside a subword vocabulary, the rarest first
+
+
+class Tokenizer:
+    """Text ↔ ids. Made by `train`, `from_json` or `load`.
+
+    Args:
+        kind: word, bpe, unigram, char or symbol.
+        tokens: the vocabulary after the specials: ``tokens[i]`` has id ``i + 5``.
+        lower: lower-case first.
+        digits: write every digit as # first.
+        merges: (bpe) pairs of tokens, the first merged first.
+        scores: (unigram) log-probability of each token, in nats.
+    """
+
+    def __init__(
+        self,
+        kind: TokenizerKind,
+        tokens: Sequence[str],
+        *,
+        lower: bool = False,
+        digits: bool = False,
+        merges: Sequence[tuple[str, str]] = (),
+        scores: Sequence[float] = (),
+    ) -> None:
+        self.kind: TokenizerKind = kind
+        self.lower, self.digits = lower, digits
+        self._tokens = [*SPECIALS, *tokens]
+        self._ids = {token: index for index, token in enumerate(tokens, len(SPECIALS))}
+        self._merges, self._scores = list(merges), list(scores)
+        self._ranks: dict[tuple[str, str], int] = {}
+        # the library looks tokens up by their text: a space, which no subword holds, keeps specials out of reach
+        hidden = [f" {name}" for name in SPECIALS]
+        self._library: LibraryTokenizer | None = None
+        if kind == "bpe":
+            vocabulary = {token: index for index, token in enumerate([*hidden, *tokens])}
+            self._library = LibraryTokenizer(models.BPE(vocabulary, self._merges, unk_token=hidden[UNK]))
+            self._ranks = {pair: rank for rank, pair in enumerate(self._merges)}
+        elif kind == "unigram":
+            pieces = [(name, 0.0) for name in hidden] + list(zip(tokens, self._scores, strict=True))
+            self._library = LibraryTokenizer(models.Unigram(pieces, unk_id=UNK, byte_fallback=False))
+        self._known: dict[str, list[int]] = {}
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str],
+        *,
+        kind: TokenizerKind,
+        vocabulary: int,
+        min_count: int = 1,
+        lower: bool = False,
+        digits: bool = False,
+    ) -> Tokenizer:
+        """Learn a vocabulary; the same texts give the same tokenizer.
+
+        Args:
+            texts: gone through once.
+            kind: see the module's head. bpe: Sennrich et al. 2016; unigram: Kudo 2018.
+            vocabulary: most tokens, the five specials counted; small data gives fewer.
+            min_count: (word, char, symbol) rarer tokens become UNK.
+            lower: lower-case first.
+            digits: write every digit as # first.
+
+        Raises:
+            UsageError: no such kind, or no room beside the specials.
+            DataError: there is no text.
+        """
+        if kind not in get_args(TokenizerKind):
+            raise UsageError(f'no tokenizer "{kind}"', cure=f"kinds: {', '.join(get_args(TokenizerKind))}")
+        room = vocabulary - len(SPECIALS)
+        if room < 1:
+            raise UsageError(
+                f"a vocabulary of {vocabulary} tokens has no room beside {len(SPECIALS)} specials",
+                where="data.vocabulary",
+            )
+        blank = cls(kind if kind in _CUTS else "char", (), lower=lower, digits=digits)
+        blank.kind = kind
+        cut = _CUTS.get(kind, _cut_subwords)
+        counts: Counter[str] = Counter()
+        for text in texts:
+            for part in blank._parts(text):
+                counts.update(cut(part))
+        if not counts:
+            raise DataError("there is no text to learn a vocabulary from")
+        if kind == "bpe":
+            tokens, merges = _learn_bpe(counts, room)
+            return cls(kind, tokens, lower=lower, digits=digits, merges=merges)
+        if kind == "unigram":
+            tokens, scores = _learn_unigram(counts, room)
+            return cls(kind, tokens, lower=lower, digits=digits, scores=scores)
+        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        tokens = [token for token, count in ranked if count >= min_count and len(token) <= LONGEST_TOKEN]
+        return cls(kind, tokens[:room], lower=lower, digits=digits)
+
+    @property
+    def size(self) -> int:
+        """V: tokens in the vocabulary, the specials counted."""
+        return len(self._tokens)
+
+    def normalise(self, text: str) -> str:
+        """The text as this tokenizer sees it: NFC, white space collapsed, the options ``lower`` and ``digits``."""
+        return f" {TURN} ".join(self._parts(text)).strip()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids without BOS and EOS; never PAD, BOS, EOS, whatever the text says."""
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts; distinct words are segmented once, in parallel."""
+        parts = [self._parts(text) for text in texts]
+        if self.kind in _CUTS:
+            cut, ids = _CUTS[self.kind], self._ids
+            return [_joined([[ids.get(token, UNK) for token in cut(part)] for part in each]) for each in parts]
+        words = [[_cut_subwords(part) for part in each] for each in parts]
+        known = self._segment(itertools.chain.from_iterable(itertools.chain.from_iterable(words)))
+        rows = []
+        for each in words:
+            segments = []
+            for units in each:
+                ids: list[int] = []
+                for unit in units:
+                    ids += known[unit]
+                segments.append(ids)
+            rows.append(_joined(segments))
+        return rows
+
+    def encode_sampled(self, texts: Sequence[str], *, dropout: float, rng: np.random.Generator) -> list[list[int]]:
+        """Ids under subword regularisation: a word may be cut differently each time.
+
+        bpe: each possible merge is left out with chance ``dropout`` (BPE-dropout, Provilkov et al. 2020). unigram:
+        with chance ``dropout`` a word is cut by drawing from P(segmentation)^0.2 (Kudo 2018). For the sake of
+        speed a distinct word gets at most 8 drawn segmentations in one call, and each occurrence takes one of
+        them. Other kinds have one segmentation only, as has dropout 0: then this is `encode_batch`.
+
+        Args:
+            dropout: from 0 to below 1.
+            rng: decides everything that is random.
+        """
+        if dropout == 0 or self.kind in _CUTS:
+            return self.encode_batch(texts)
+        words = [[_cut_subwords(part) for part in self._parts(text)] for text in texts]
+        flat = [unit for each in words for units in each for unit in units]
+        known = self._segment(flat)
+        choices = _Draws(rng)
+        drawn: dict[str, list[list[int]]] = {}
+        for unit, count in Counter(flat).items():
+            best = known[unit]
+            if len(unit) == 1 or UNK in best:
+                drawn[unit] = [best] * SAMPLES
+                continue
+            sample = self._sampler(unit, dropout, choices)
+            few = [sample() for _ in range(min(count, SAMPLES))]
+            drawn[unit] = [few[turn % len(few)] for turn in range(SAMPLES)]
+        picks = iter(rng.integers(SAMPLES, size=len(flat)).tolist())
+        rows = []
+        for each in words:
+            segments = []
+            for units in each:
+                ids: list[int] = []
+                for unit in units:
+                    ids += drawn[unit][next(picks)]
+                segments.append(ids)
+            rows.append(_joined(segments))
+        return rows
+
+    def tokens(self, ids: Sequence[int]) -> list[str]:
+        """A readable name of each id, for axes and tables: ▁ marks a space, specials are in angle brackets."""
+        names = [self._tokens[index] for index in ids]
+        return ["␣" if name == " " else name for name in names]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text, as a person would write it, from any ids in range.
+
+        PAD, BOS and EOS are skipped; UNK is shown as ``<unk>`` and TURN as ``<turn>``, lest they go unseen.
+        """
+        parts: list[list[str]] = [[]]
+        for index in ids:
+            if index == TURN_ID:
+                parts.append([])
+            elif index >= UNK:
+                parts[-1].append(self._tokens[index])
+        write = _WRITE[self.kind]
+        return f" {TURN} ".join(" ".join(write(tokens).split()) for tokens in parts).strip()
+
+    def token_id(self, token: str) -> int:
+        """The id of a token or of a special (``</s>``); UNK if there is none. A token of that name goes first."""
+        found = self._ids.get(token)
+        if found is None:
+            found = SPECIALS.index(token) if token in SPECIALS else UNK
+        return found
+
+    def to_json(self) -> str:
+        """One JSON object; `from_json` reads it."""
+        content: dict[str, Any] = {
+            "antiphon_tokenizer": 1,
+            "kind": self.kind,
+            "lower": self.lower,
+            "digits": self.digits,
+            "tokens": self._tokens,
+        }
+        if self.kind == "bpe":
+            content["merges"] = [f"{left} {right}" for left, right in self._merges]
+        if self.kind == "unigram":
+            content["scores"] = self._scores
+        return json.dumps(content, ensure_ascii=False, indent=0)
+
+    @classmethod
+    def from_json(cls, text: str, *, where: str = "") -> Tokenizer:
+        """A tokenizer from what `to_json` wrote. Nothing in it is run; its size is bounded.
+
+        Args:
+            where: the file, for the error.
+
+        Raises:
+            FolderError: it is not such a JSON, or damaged.
+        """
+        try:
+            return cls._from_content(_read_json(text))
+        except _Damaged as fault:
+            raise FolderError(f"not a tokenizer of Antiphon: {fault}", where=where, cure=_CURE) from None
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_json`; a file that is there is replaced only once all is written.
+
+        Raises:
+            SaveError: the disk is full or refuses.
+        """
+        path = Path(path)
+        fresh = path.with_name(f"{path.name}.part")
+        try:
+            fresh.write_text(self.to_json(), encoding="utf-8")
+            os.replace(fresh, path)
+        except OSError as error:
+            raise SaveError(f"cannot write the tokenizer ({error.strerror or error})", where=str(path)) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Tokenizer:
+        """Read what `save` wrote.
+
+        Raises:
+            FolderError: the file is missing or damaged.
+        """
+        path = Path(path)
+        try:
+            if path.stat().st_size > LONGEST_FILE:
+                raise FolderError("the tokenizer file is too large to be one", where=str(path), cure=_CURE)
+            text = path.read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise FolderError(f"cannot read the tokenizer ({error})", where=str(path), cure=_CURE) from None
+        return cls.from_json(text, where=str(path))
+
+    @classmethod
+    def _from_content(cls, content: dict[str, Any]) -> Tokenizer:
+        """Every promise the rest of the class relies on, checked."""
+        kind, lower, digits = content.get("kind"), content.get("lower"), content.get("digits")
+        if content.get("antiphon_tokenizer") != 1:
+            raise _Damaged('it says no "antiphon_tokenizer": 1')
+        if kind not in get_args(TokenizerKind) or not isinstance(lower, bool) or not isinstance(digits, bool):
+            raise _Damaged("its kind or options are not ours")
+        wanted = {"antiphon_tokenizer", "kind", "lower", "digits", "tokens"}
+        wanted |= {"bpe": {"merges"}, "unigram": {"scores"}}.get(kind, set())
+        if set(content) != wanted:
+            raise _Damaged(f"its keys are not {', '.join(sorted(wanted))}")
+        tokens = _strings(content["tokens"], "tokens")
+        if tuple(tokens[: len(SPECIALS)]) != SPECIALS:
+            raise _Damaged("it does not begin with the special tokens")
+        tokens = tokens[len(SPECIALS) :]
+        if not tokens or len(set(tokens)) < len(tokens):
+            raise _Damaged("its tokens are none, or not all different")
+        if any(not token or len(token) > LONGEST_TOKEN for token in tokens):
+            raise _Damaged("a token is empty or too long")
+        if kind in ("bpe", "unigram") and any(len(token.split()) != 1 or " " in token for token in tokens):
+            raise _Damaged("a subword holds white space")
+        if kind == "bpe":
+            known, merges = set(tokens), []
+            for line in _strings(content["merges"], "merges"):
+                left, _, right = line.partition(" ")
+                if left not in known or right not in known or left + right not in known:
+                    raise _Damaged("a merge is not of its tokens")
+                merges.append((left, right))
+            return cls(kind, tokens, lower=lower, digits=digits, merges=merges)
+        if kind == "unigram":
+            scores = content["scores"]
+            if not isinstance(scores, list) or len(scores) != len(tokens):
+                raise _Damaged("it has not one score for each token")
+            if not all(type(score) in (int, float) and math.isfinite(score) and abs(score) < 1e4 for score in scores):
+                raise _Damaged("a score is not a log-probability")
+            return cls(kind, tokens, lower=lower, digits=digits, scores=[float(score) for score in scores])
+        return cls(kind, tokens, lower=lower, digits=digits)
+
+    def _parts(self, text: str) -> list[str]:
+        """The normalised text, cut at TURN."""
+        if not text.isascii():
+            text = unicodedata.normalize("NFC", _SURROGATE.sub("\ufffd", text))
+            if self.lower:
+                text = unicodedata.normalize("NFC", text.lower())
+            if self.kind in ("bpe", "unigram"):
+                text = text.replace(SPACE, "_")
+            elif self.kind == "word":
+                text = text.translate(_PLAIN_QUOTES)
+        elif self.lower:
+            text = text.lower()
+        if self.digits:
+            text = _DIGIT.sub("#", text)
+        if TURN in text:
+            return [" ".join(part.split()) for part in text.split(TURN)]
+        return [" ".join(text.split())]
+
+    def _segment(self, units: Iterable[str]) -> dict[str, list[int]]:
+        """Subword ids of at least these words."""
+        assert self._library is not None
+        known = self._known
+        new = list(dict.fromkeys(unit for unit in units if unit not in known))
+        if not new:
+            return known
+        found = self._library.encode_batch(new, add_special_tokens=False)
+        fresh = {unit: encoding.ids for unit, encoding in zip(new, found, strict=True)}
+        if len(known) + len(fresh) <= KEPT_UNITS:
+            known.update(fresh)
+            return known
+        return {**known, **fresh}
+
+    def _sampler(self, unit: str, dropout: float, draws: _Draws) -> Callable[[], list[int]]:
+        if self.kind == "bpe":
+            return lambda: self._sample_bpe(unit, dropout, draws)
+        return self._unigram_sampler(unit, dropout, draws)
+
+    def _sample_bpe(self, unit: str, dropout: float, draws: _Draws) -> list[int]:
+        symbols, ranks = list(unit), self._ranks
+        while len(symbols) > 1:
+            best, place = len(ranks), -1
+            for index, pair in enumerate(itertools.pairwise(symbols)):
+                rank = ranks.get(pair)
+                if rank is not None and rank < best and draws.next() >= dropout:
+                    best, place = rank, index
+            if place < 0:
+                break
+            symbols[place : place + 2] = [symbols[place] + symbols[place + 1]]
+        return [self._ids[symbol] for symbol in symbols]
+
+    def _unigram_sampler(self, unit: str, dropout: float, draws: _Draws) -> Callable[[], list[int]]:
+        """Forward filtering once, backward sampling at each call."""
+        size, ids, scores = len(unit), self._ids, self._scores
+        forward = [0.0] + [-math.inf] * size  # log of the summed weight of all ways to cut unit[:end]
+        ways: list[list[tuple[int, int, float]]] = [[] for _ in range(size + 1)]  # (start, id, log weight) by end
+        for end in range(1, size + 1):
+            for start in range(max(0, end - _LONGEST_PIECE), end):
+                index = ids.get(unit[start:end])
+                if index is not None and forward[start] > -math.inf:
+                    ways[end].append((start, index, forward[start] + SHARPNESS * scores[index - len(SPECIALS)]))
+            if ways[end]:
+                top = max(weight for _, _, weight in ways[end])
+                forward[end] = top + math.log(sum(math.exp(weight - top) for _, _, weight in ways[end]))
+        best = self._known.get(unit) or self._segment([unit])[unit]
+
+        def sample() -> list[int]:
+            if forward[size] == -math.inf or draws.next() >= dropout:
+                return best
+            found, end = [], size
+            while end:
+                left = draws.next()
+                for start, index, weight in ways[end]:
+                    left -= math.exp(weight - forward[end])
+                    if left < 0:
+                        break
+                found.append(index)
+                end = start
+            return found[::-1]
+
+        return sample
+
+
+class _Draws:
+    """Uniform numbers in [0, 1) one by one, drawn from the generator by the thousand."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self._rng = rng
+        self._block: Iterator[float] = iter(())
+
+    def next(self) -> float:
+        for value in self._block:
+            return value
+        self._block = iter(self._rng.random(4096).tolist())
+        return next(self._block)
+
+
+class _Damaged(Exception):
+    pass
+
+
+_CURE = "copy the model folder again from where it came"
+_LONGEST_PIECE = 16  # characters of a unigram piece, the library's default
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_DIGIT = re.compile(r"\d")
+_PLAIN_QUOTES = str.maketrans("’‘ʼ“”„", "'''\"\"\"")
+
+# What is not white space, punctuation or a symbol. Python's \w would do, but for the vowel signs of Indic scripts.
+_W = (
+    r"[^\s!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7"
+    r"\u060c\u061b\u061f\u0964\u0965\u2010-\u205e\u2190-\u2bff\u3001-\u3003\u3008-\u3011\u3014-\u301f"
+    r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\U0001f000-\U0001faff]"
+)
+_SUBWORD_UNIT = re.compile(
+    rf"{SPACE}?(?:{_W}{{1,64}}(?:['’]{_W}{{1,64}}){{0,3}}"  # don't, l'homme: merges decide
+    r"|&[a-z]{2,6};"  # entities of text tokenised elsewhere
+    r"|\.{2,8}|-{2,8}|!{2,8}|\?{2,8}|[^▁])"
+    rf"|{SPACE}"
+)
+_WORD_UNIT = re.compile(
+    r"@-@"
+    rf"|(?:(?<!{_W})[^\W\d_]\.){{2,}}"  # u.s.
+    r"|[\d#]+(?:[.,:][\d#]+)+"  # 3.5 10:30
+    rf"|{_W}+in'(?!{_W})"  # goin'
+    rf"|{_W}+"
+    rf"|(?<={_W})'{_W}+"  # 't after don, 's, 'm
+    rf"|'(?:s|m|re|ve|ll|d)(?!{_W})"  # the same, set apart by a tokenizer before us
+    rf"|(?<={_W})-(?={_W})"
+    r"|\.{2,}|-{2,}|\S"
+)
+_NO_SPACE_BEFORE = frozenset(".,!?;:)]}%…»、。，！？；：")
+_NO_SPACE_AFTER = frozenset("([{$£€¿¡«")
+_NO_SPACE_AROUND = frozenset(("@-@", "/"))
+_CLITICS = frozenset(("s", "t", "m", "d", "re", "ve", "ll"))
+
+
+def _cut_words(text: str) -> list[str]:
+    """The lecture's cut, at white space and punctuation, with what `_write_words` needs to undo it."""
+    tokens = _WORD_UNIT.findall(text)
+    for index, token in enumerate(tokens):
+        if token == "-" and 0 < index:
+            tokens[index] = token
+        elif len(token) > 3 and token.count(".") == len(token):
+            tokens[index] = "..."
+    return tokens
+
+
+def _cut_subwords(text: str) -> list[str]:
+    return _SUBWORD_UNIT.findall(SPACE + text.replace(" ", SPACE)) if text else []
+
+
+def _cut_symbols(text: str) -> list[str]:
+    return text.split()
+
+
+_CUTS: dict[str, Callable[[str], list[str]]] = {"word": _cut_words, "char": list, "symbol": _cut_symbols}
+
+
+def _write_words(tokens: Sequence[str]) -> str:
+    """Words and punctuation, spaced as a person would."""
+    pieces: list[str] = []
+    glue, open_quotes = True, set()
+    for index, token in enumerate(tokens):
+        before, glue_next = tokens[index - 1] if index else "", False
+        if token in _NO_SPACE_AROUND:
+            glue = glue_next = True
+        elif token == '"' or token == "'":
+            following = tokens[index + 1] if index + 1 < len(tokens) else ""
+            if token in open_quotes:
+                open_quotes.remove(token)
+                glue = True
+            elif token == "'" and following in _CLITICS and before[-1:].isalpha():
+                glue = glue_next = True  # don ' t, as some tokenizers cut it
+            else:
+                open_quotes.add(token)
+                glue_next = True
+        elif token in _NO_SPACE_BEFORE or token == "..." or (token[0] == "'" and len(token) > 1):
+            glue = True
+        elif token == "n't":
+            glue = True
+        elif token in _NO_SPACE_AFTER:
+            glue_next = True
+        if not glue:
+            pieces.append(" ")
+        pieces.append("-" if token == "@-@" else token)
+        glue = glue_next
+    return "".join(pieces)
+
+
+def _write_subwords(tokens: Sequence[str]) -> str:
+    return "".join(tokens).replace(SPACE, " ")
+
+
+_WRITE: dict[str, Callable[[Sequence[str]], str]] = {
+    "word": _write_words,
+    "bpe": _write_subwords,
+    "unigram": _write_subwords,
+    "char": "".join,
+    "symbol": " ".join,
+}
+
+
+def _joined(segments: list[list[int]]) -> list[int]:
+    """The ids of the parts of a text, TURN between them."""
+    ids = segments[0]
+    for segment in segments[1:]:
+        ids = [*ids, TURN_ID, *segment]
+    return ids
+
+
+def _alphabet(counts: Counter[str], room: int) -> set[str]:
+    """The characters worth a token: all but the rarest ten-thousandth of the text, and no more than there is room."""
+    letters: Counter[str] = Counter()
+    for unit, count in counts.items():
+        for letter in unit:
+            letters[letter] += count
+    ranked = sorted(letters.items(), key=lambda item: (-item[1], item[0]))[:room]
+    spare = RARE * letters.total()
+    while ranked and ranked[-1][1] <= spare:
+        spare -= ranked.pop()[1]
+    return {letter for letter, _ in ranked}
+
+
+def _within(counts: Counter[str], alphabet: set[str]) -> Iterator[str]:
+    """Lines for the library's trainers: each word of the alphabet, as often as it was seen."""
+    for unit, count in sorted(counts.items()):
+        if alphabet.issuperset(unit):
+            for start in range(0, count, 1024):
+                yield " ".join([unit] * min(1024, count - start))
+
+
+def _learn_bpe(counts: Counter[str], room: int) -> tuple[list[str], list[tuple[str, str]]]:
+    alphabet = _alphabet(counts, room)
+    library = LibraryTokenizer(models.BPE())
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    trainer = trainers.BpeTrainer(vocab_size=room, initial_alphabet=sorted(alphabet), show_progress=False)
+    library.train_from_iterator(_within(counts, alphabet), trainer)
+    learnt = json.loads(library.to_str())["model"]
+    tokens = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
+    return tokens, [(left, right) for left, right in learnt["merges"]]
+
+
+def _learn_unigram(counts: Counter[str], room: int) -> tuple[list[str], list[float]]:
+    alphabet = _alphabet(counts, room)
+    library = LibraryTokenizer(models.Unigram())
+    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
+    trainer = trainers.UnigramTrainer(
+        vocab_size=room,
+        initial_alphabet=sorted(alphabet),
+        max_piece_length=_LONGEST_PIECE,
+        show_progress=False,
+    )
+    library.train_from_iterator(_within(counts, alphabet), trainer)
+    learnt = json.loads(library.to_str())["model"]["vocab"]
+    return [piece for piece, _ in learnt], [float(score) for _, score in learnt]
+
+
+def _read_json(text: str) -> dict[str, Any]:
+    if len(text) > LONGEST_FILE:
+        raise _Damaged("it is too large")
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _Damaged("it is not JSON") from None
+    if not isinstance(content, dict):
+        raise _Damaged("it is not a JSON object")
+    return content
+
+
+def _strings(values: object, name: str) -> list[str]:
+    if not isinstance(values, list) or len(values) > MOST_TOKENS:
+        raise _Damaged(f'its "{name}" are no list, or too many')
+    for value in values:
+        if not isinstance(value, str) or _SURROGATE.search(value):
+            raise _Damaged(f'its "{name}" are not all text')
+    return values

@@ -1,0 +1,563 @@
+"""The command line: parse, call, print. Results on standard output, everything else on standard error.
+
+Exit codes: 0 done; 2 the user's mistake, told in one line; 130 interrupted, with all saved that could be.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
+
+from antiphon.config import Config, SearchConfig, load_config, parse_config
+from antiphon.errors import AntiphonError, DataError, MissingExtraError, SaveError, UsageError
+from antiphon.faces.knobs import (
+    BareSearchFlags,
+    DataFlags,
+    ModelFlags,
+    SearchFlags,
+    TrainFlags,
+    given,
+    spelled_alike,
+)
+from antiphon.faces.screen import note, shown, speak_utf8, stderr, stdout, table
+
+if TYPE_CHECKING:
+    from antiphon.data.pairs import Pair
+    from antiphon.model import Model, Prediction
+
+_CHUNK = 256
+"""Lines answered together when a file or a pipe is read."""
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("antiphon")
+    except metadata.PackageNotFoundError:
+        return "unknown: not installed as a package"
+
+
+app = App(
+    name="antiphon",
+    help="Learn from pairs of texts, then answer: chat, translate, pronounce. Recurrent sequence-to-sequence models.",
+    version=_version,
+)
+
+_Json = Annotated[bool, Parameter(negative=())]
+_Switch = Annotated[bool, Parameter(negative=())]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        arguments: without the program's name; None: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    speak_utf8()
+    tokens = spelled_alike(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = app(tokens, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except AntiphonError as error:
+        fault = str(error)
+    except CycloptsError as error:
+        fault = _in_one_line(error, tokens)
+    except KeyboardInterrupt:
+        note("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read us has enough (`antiphon … | head`). What is still buffered must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    note(f"error: {fault}")
+    return 2
+
+
+@app.command
+def data(
+    name: str | None = None,
+    /,
+    *,
+    source: Annotated[Path | None, Parameter(name="--from")] = None,
+    out: Path | None = None,
+    seed: int = 1,
+    raw: Annotated[bool | None, Parameter(negative="--tok")] = None,
+    json: _Json = False,
+    **options: str,
+) -> None:
+    """Fetch or read a corpus; write train, dev and test as source TAB target. Without NAME: list the corpora.
+
+    Parameters
+    ----------
+    name
+        A corpus of the list.
+    source
+        The authors' archive, or a folder with what is in it; without it the archive is downloaded once.
+    out
+        The folder to write [default: data/NAME].
+    seed
+        Decides the split.
+    raw
+        --raw: text as written; --tok: as tokenised by the corpus's authors.
+    json
+        Print the data card as JSON.
+    options
+        What the corpus offers: --context 2, --language fre, --pair en-de … (the list names them).
+    """
+    from antiphon.data.corpora import RECIPES, prepare
+    from antiphon.data.pairs import read_pairs
+    from antiphon.faces.inspection import corpus_lines
+
+    if name is None:
+        for recipe in RECIPES.values():
+            choices = " ".join(f"--{key.replace('_', '-')} {option.default}" for key, option in recipe.options.items())
+            _print(f"{recipe.name:17} {recipe.title}{f' [{choices}]' if choices else ''}")
+        return
+    if raw is not None:
+        options["form"] = "raw" if raw else "tok"
+    out = out or Path("data") / name
+    card = prepare(name, source=source, out=out, options=options, seed=seed)
+    if json:
+        _print((out / "data.json").read_text(encoding="utf-8").rstrip(), raw=True)
+        return
+    for line in corpus_lines(card, read_pairs(out / "train.tsv"), out):
+        _print(line)
+
+
+@app.command
+def train(
+    pairs: Annotated[str, Parameter(name="DATA")],
+    /,
+    *,
+    out: Path,
+    preset: str | None = None,
+    minutes: float | None = None,
+    seed: int | None = None,
+    resume: _Switch = False,
+    data: DataFlags = None,
+    model: ModelFlags = None,
+    train: TrainFlags = None,
+    search: SearchFlags = None,
+) -> int:
+    """Learn from DATA into the run folder; Ctrl-C keeps all, --resume goes on.
+
+    Parameters
+    ----------
+    pairs
+        A TSV, "src.txt,tgt.txt", a .jsonl, a .dialogue, or a folder made by antiphon data.
+    out
+        The run folder, which is also the model.
+    preset
+        Knobs to start from: a bundled name or a TOML file. Flags win over it.
+    minutes
+        Time budget: --train.minutes.
+    seed
+        Everything random follows from it: --train.seed.
+    resume
+        Go on with the run in the folder.
+    """
+    try:
+        from antiphon.training import trainer
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("antiphon"):
+            raise
+        raise MissingExtraError("training", "train") from None
+    from antiphon.faces.progress import TrainingScreen
+
+    knobs = {"data": given(data), "model": given(model), "train": given(train), "search": given(search)}
+    for key, value in (("minutes", minutes), ("seed", seed)):
+        if value is not None:
+            knobs["train"][key] = value
+    config = _config_to_train(knobs, preset, out if resume else None)
+    with TrainingScreen() as screen:
+        run = trainer.train(pairs, out, config, preset=preset, resume=resume, observer=screen)
+    console = stderr()
+    console.print(f"best dev {run.metric} {run.best_dev:.3f} after {run.updates:,} updates: {shown(str(run.folder))}")
+    console.print(f"  antiphon chat {run.folder}", soft_wrap=True)
+    console.print(f'  antiphon predict {run.folder} "some text"', soft_wrap=True)
+    console.print(f"  antiphon evaluate {run.folder} {pairs}", soft_wrap=True)
+    if run.finished:
+        return 0
+    console.print(f"it can go on: antiphon train {pairs} --out {run.folder} --resume", soft_wrap=True)
+    return 130
+
+
+@app.command
+def evaluate(
+    model: str,
+    pairs: Annotated[str, Parameter(name="DATA")],
+    /,
+    *,
+    split: Literal["test", "dev", "train"] | None = None,
+    metrics: str | None = None,
+    json: Path | None = None,
+    search: BareSearchFlags = None,
+) -> None:
+    """Answer DATA and compare with what was right.
+
+    Parameters
+    ----------
+    model
+        A run or model folder.
+    pairs
+        A file of pairs, or a folder made by antiphon data.
+    split
+        The part of a folder; without it test, or dev where there is no test.
+    metrics
+        Comma-separated: bleu, chrf, wer, per, accuracy, perplexity, distinct, hits.
+    json
+        Write the scores as a JSON object to this file; - is standard output.
+    """
+    from antiphon import evaluation
+
+    overrides = _search_overrides(search)
+    chosen = _split(pairs, split)
+    loaded = _load(model)
+    options = {} if metrics is None else {"metrics": [name.strip() for name in metrics.split(",") if name.strip()]}
+    scores = evaluation.evaluate(loaded, chosen, **options, **overrides)
+    text = _json_text(scores)
+    if json is not None and str(json) == "-":
+        _print(text, raw=True)
+        return
+    if json is not None:
+        _write_lines(json, [text])
+    for line in table([(name, _score(value)) for name, value in scores.items()], right=(1,)):
+        _print(line)
+
+
+@app.command
+def predict(
+    model: str,
+    /,
+    *text: str,
+    input: Path | None = None,
+    output: Path | None = None,
+    attention: _Switch = False,
+    attention_png: Path | None = None,
+    json: _Json = False,
+    search: BareSearchFlags = None,
+) -> None:
+    """Answer each TEXT, else each line of --input or of standard input, on a line of its own.
+
+    With --nbest above 1: input number TAB score TAB answer, the best first.
+
+    Parameters
+    ----------
+    model
+        A run or model folder.
+    text
+        Sources; put -- before the first if one begins with a hyphen.
+    input
+        A file with one source a line.
+    output
+        The file to write instead of standard output.
+    attention
+        Draw what each target token looked at (in --json: give the weights).
+    attention_png
+        Draw it for the first source, as a PNG file.
+    json
+        One JSON object a line: source, text, score (log-probability over the length penalty), truncated, alternatives.
+    """
+    overrides = _search_overrides(search)
+    if text and input is not None:
+        raise UsageError("both TEXT and --input", where="antiphon predict", cure="give one of them")
+    sources = iter(text) if text else _lines(input)
+    loaded = _load(model)
+    # A person at the keyboard wants an answer after every line.
+    chunk = 1 if not text and input is None and sys.stdin.isatty() else _CHUNK
+    console = stdout()
+    answered = 0
+
+    def answers() -> Iterator[str]:
+        nonlocal answered
+        while sources_now := list(islice(sources, chunk)):
+            for source, prediction in zip(sources_now, loaded.predict(sources_now, **overrides), strict=True):
+                answered += 1
+                if attention_png is not None and answered == 1:
+                    _save_attention(prediction, attention_png, title=source)
+                if json:
+                    yield _json_text(_as_record(source, prediction, attention=attention), line=True)
+                elif "nbest" in overrides and overrides["nbest"] > 1:
+                    for one in (prediction, *prediction.alternatives):
+                        yield f"{answered}\t{one.score:.4f}\t{shown(one.text)}"
+                else:
+                    yield shown(prediction.text)
+                if attention and not json:
+                    # Beside answers in a file the drawing would be one more answer.
+                    _draw_attention(prediction, stderr() if output is not None else console)
+
+    if output is not None:
+        _write_lines(output, answers())
+        note(f"{answered:,} answers in {output}")
+    else:
+        for line in answers():
+            _print(line, raw=True)
+
+
+@app.command
+def score(
+    model: str,
+    pairs: Annotated[str, Parameter(name="DATA")],
+    /,
+    *,
+    split: Literal["test", "dev", "train"] | None = None,
+    json: _Json = False,
+) -> None:
+    """log P(target | source) of each pair: nats TAB tokens (EOS counted) TAB source TAB target.
+
+    Parameters
+    ----------
+    model
+        A run or model folder.
+    pairs
+        A file of pairs, or a folder made by antiphon data.
+    split
+        The part of a folder; without it test, or dev where there is no test.
+    json
+        One JSON object a line: nats, tokens, source, target.
+    """
+    import math
+
+    chosen = _split(pairs, split)
+    loaded = _load(model)
+    nats_total, tokens_total = 0.0, 0
+    rest = iter(chosen)
+    while some := list(islice(rest, _CHUNK)):
+        for pair, nats, tokens in zip(some, *loaded.score_tokens(some), strict=True):
+            nats_total, tokens_total = nats_total + float(nats), tokens_total + int(tokens)
+            if json:
+                record = {"nats": round(float(nats), 4), "tokens": int(tokens), **pair._asdict()}
+                _print(_json_text(record, line=True), raw=True)
+            else:
+                _print(f"{nats:.4f}\t{tokens}\t{shown(pair.source)}\t{shown(pair.target)}", raw=True)
+    mean = -nats_total / max(tokens_total, 1)
+    perplexity = math.exp(min(mean, 700.0))
+    note(f"{len(chosen):,} pairs, {nats_total:,.2f} nats, {tokens_total:,} tokens: perplexity {perplexity:,.2f}")
+
+
+@app.command
+def chat(
+    model: str | None = None,
+    /,
+    *,
+    transcript: Path | None = None,
+    search: BareSearchFlags = None,
+) -> None:
+    """Talk with MODEL; lines are read from standard input when it is not a terminal.
+
+    Parameters
+    ----------
+    model
+        A run or model folder.
+    transcript
+        A file the conversation is added to, as text or (*.jsonl) as JSON.
+    """
+    if model is None:
+        raise UsageError("which model?", cure="antiphon chat FOLDER, or train one: make chat")
+    overrides = _search_overrides(search)
+    from contextlib import nullcontext
+
+    from antiphon.faces import chat as terminal
+    from antiphon.faces.conversation import Conversation, Transcript
+
+    loaded = _load(model)
+    with nullcontext() if transcript is None else Transcript(transcript) as written:
+        terminal.chat(Conversation(loaded, search=overrides, transcript=written), loaded)
+
+
+@app.command
+def inspect(
+    path: Annotated[str, Parameter(name="DATA|RUN|MODEL")],
+    /,
+    *,
+    preset: str | None = None,
+    png: Path | None = None,
+    json: _Json = False,
+    data: DataFlags = None,
+) -> None:
+    """Lengths and buckets of data; knobs, curve and sizes of a run; sizes and vocabulary of a model.
+
+    Parameters
+    ----------
+    path
+        Data as train takes it, a run folder or a model folder.
+    preset
+        The knobs data is looked at with.
+    png
+        Where the curve of a run is drawn [default: curve.png in it].
+    json
+        Print the facts as one JSON object.
+    """
+    from antiphon.faces import inspection
+
+    if inspection.kind_of(path) == "data":
+        facts = inspection.data_facts(path, load_config(preset, {"data": given(data)}))
+        lines = inspection.data_lines(facts)
+    else:
+        facts = inspection.folder_facts(path)
+        lines = inspection.folder_lines(facts)
+    if json:
+        _print(_json_text(facts), raw=True)
+        return
+    for line in lines:
+        _print(line)
+    if facts["kind"] == "run":
+        _print("")
+        written = inspection.show_curve(path, stdout(), png)
+        if written is not None:
+            note(f"the curve as a picture: {written}")
+
+
+# What the commands share.
+
+
+def _in_one_line(error: CycloptsError, tokens: Sequence[str]) -> str:
+    """A fault of the command line as `what; the cure`."""
+    command = next((token for token in tokens if not token.startswith("-")), "")
+    asked = f"antiphon {command} --help" if command in app else "antiphon --help"
+    if isinstance(error, UnusedCliTokensError):
+        first = (error.unused_tokens or [""])[0]
+        return f'unexpected argument "{first}"; see {asked}'
+    text = " ".join(str(error).split())
+    what, *cure = re.split(r"\. (?=Did you mean|Choose from|Available commands)", text, maxsplit=1)
+    what = what[:1].lower() + what[1:].rstrip(".")
+    if isinstance(error, UnknownOptionError):
+        what = what.split(". ")[0].replace("option: ", "option ")
+    advice = cure[0][:1].lower() + cure[0][1:].rstrip(".") if cure else f"see {asked}"
+    return f"{what}; {advice}"
+
+
+def _config_to_train(knobs: dict[str, dict[str, Any]], preset: str | None, resumed: Path | None) -> Config:
+    """Preset and flags; a resumed run keeps its own knobs where no flag says otherwise."""
+    if resumed is None:
+        return load_config(preset, knobs)
+    from antiphon.faces.inspection import run_config
+
+    tree = run_config(resumed).model_dump()
+    if preset is not None:
+        raise UsageError("a run keeps its preset", where="--resume", cure="leave out --preset")
+    return parse_config({group: values | knobs[group] for group, values in tree.items()}, where=str(resumed))
+
+
+def _search_overrides(flags: Any) -> dict[str, Any]:
+    """The search flags that were given, checked before any model is loaded. Raises UsageError."""
+    overrides = given(flags)
+    checked = parse_config({"search": overrides}).search
+    if checked.nbest > checked.beam and not checked.sample:
+        if "beam" in overrides:
+            raise UsageError(
+                f"{checked.nbest} answers of a beam of {checked.beam}", where="--nbest", cure="raise --beam"
+            )
+        limit = SearchConfig.model_fields["beam"].metadata
+        most = next((bound.le for bound in limit if hasattr(bound, "le")), checked.nbest)
+        if checked.nbest > most:
+            raise UsageError(f"{checked.nbest} answers are more than a beam of {most} holds", where="--nbest")
+        overrides["beam"] = checked.nbest
+    return overrides
+
+
+def _load(folder: str) -> Model:
+    from antiphon.model import load
+
+    return load(folder)
+
+
+def _split(data: str, split: Literal["test", "dev", "train"] | None) -> list[Pair]:
+    """The pairs of a file, or of one part of a folder. Raises DataError, UsageError."""
+    from antiphon.data.pairs import read_pairs
+
+    folder = Path(data)
+    if not folder.is_dir():
+        if split is not None:
+            raise UsageError("a file has no parts", where="--split", cure="leave it out, or name a folder")
+        return read_pairs(data)
+    held = [part for part in ("test", "dev") if (folder / f"{part}.tsv").is_file()]
+    part = split or (held[0] if held else None)
+    if part is None:
+        raise DataError("neither test.tsv nor dev.tsv in it", where=data, cure="name a file, or --split train")
+    note(f"on {folder / part}.tsv")
+    return read_pairs(folder / f"{part}.tsv")
+
+
+def _lines(path: Path | None) -> Iterator[str]:
+    """Lines of a file or of standard input. Raises DataError."""
+    if path is None:
+        for line in sys.stdin:
+            yield line.rstrip("\r\n")
+        return
+    try:
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            for line in file:
+                yield line.rstrip("\r\n")
+    except OSError as error:
+        raise DataError(f"cannot be read ({error.strerror})", where=str(path), cure="check the path") from None
+    except UnicodeDecodeError:
+        cure = "convert it: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+        raise DataError("not UTF-8", where=str(path), cure=cure) from None
+
+
+def _write_lines(path: Path, lines: Iterable[str]) -> None:
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            for line in lines:
+                file.write(line + "\n")
+    except OSError as error:
+        raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure="check the path") from None
+
+
+def _as_record(source: str, prediction: Prediction, *, attention: bool) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "source": source,
+        "text": prediction.text,
+        "score": round(float(prediction.score), 6),
+        "truncated": prediction.truncated,
+        "alternatives": [
+            {"text": other.text, "score": round(float(other.score), 6)} for other in prediction.alternatives
+        ],
+    }
+    if attention:
+        record["source_tokens"] = list(prediction.source_tokens)
+        record["tokens"] = list(prediction.tokens)
+        record["attention"] = [[round(float(weight), 4) for weight in row] for row in prediction.attention]
+    return record
+
+
+def _draw_attention(prediction: Prediction, console: Any) -> None:
+    from antiphon.faces.heatmap import draw_attention
+
+    sys.stdout.flush()
+    draw_attention(prediction.source_tokens, prediction.tokens, prediction.attention, console)
+
+
+def _save_attention(prediction: Prediction, path: Path, *, title: str) -> None:
+    from antiphon.faces.heatmap import save_attention
+
+    save_attention(prediction.source_tokens, prediction.tokens, prediction.attention, path, title=title)
+    note(f"the attention as a picture: {path}")
+
+
+def _score(value: Any) -> str:
+    return f"{value:,.3f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _json_text(tree: Any, *, line: bool = False) -> str:
+    return json.dumps(tree, ensure_ascii=False, indent=None if line else 2)
+
+
+def _print(text: str, *, raw: bool = False) -> None:
+    """One line (raw: as it is) of results."""
+    print(text if raw else shown(text), flush=sys.stdout.isatty())

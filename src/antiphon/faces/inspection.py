@@ -1,0 +1,296 @@
+"""What there is to know about data, a run or a model: facts as a JSON-ready tree, and the same facts as lines."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from antiphon.config import Config, parse_config
+from antiphon.errors import FolderError
+from antiphon.faces.curve import draw_curve, print_curve
+from antiphon.faces.screen import bar, duration, shown, size, table
+from antiphon.runtime import folder as files
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from antiphon.data.pairs import Card, Pair
+    from antiphon.data.tokenizer import Tokenizer
+
+_GROUPS = ("data", "model", "train", "search")
+_ROWS = 12
+_BAR = 32
+_HEADER_MOST = 64 << 20
+"""Largest header of a weights file we read, in bytes; an honest one has a few kilobytes."""
+
+
+def kind_of(path: str) -> str:
+    """``"data"``, ``"run"`` (a folder with a log) or ``"model"``."""
+    folder = Path(path)
+    if not (folder / files.CONFIG).is_file():
+        return "data"
+    return "run" if (folder / files.LOG).is_file() else "model"
+
+
+# Data.
+
+
+def data_facts(path: str, config: Config) -> dict[str, Any]:
+    """Counts, lengths in tokens and the buckets a run with these knobs would use.
+
+    Trains the tokenizer on the training pairs and chooses buckets just as training does.
+
+    Raises:
+        DataError: as `read_corpus`.
+    """
+    from antiphon.data.batches import rows_per_bucket
+    from antiphon.data.pairs import read_corpus
+    from antiphon.training.preparation import prepare
+
+    knobs = config.data
+    corpus = read_corpus(path, context=knobs.context, dev_pairs=knobs.dev_pairs, seed=config.train.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        prepared = prepare(corpus, config, Path(scratch))
+        source, target = (store.lengths + 1 for store in prepared.train)  # EOS is counted
+        rows = rows_per_bucket(
+            prepared.plan, batch_tokens=config.train.batch_tokens, batch_size=config.train.batch_size
+        )
+        report = prepared.plan.report(source, target, rows=rows, too_long=knobs.too_long)
+    facts: dict[str, Any] = {
+        "kind": "data",
+        "path": path,
+        "pairs": {"train": len(corpus.train), "dev": len(corpus.dev), "test": len(corpus.test)},
+        "skipped": corpus.skipped,
+    }
+    if corpus.card is not None:
+        facts |= {key: getattr(corpus.card, key) for key in ("name", "origin", "licence", "citation")}
+    return facts | {
+        "vocabulary": {"source": prepared.source_tokenizer.size, "target": prepared.target_tokenizer.size},
+        "lengths": {"source": _lengths(source), "target": _lengths(target)},
+        "buckets": [
+            {"source": bucket.source, "target": bucket.target, "pairs": pairs, "rows": count}
+            for bucket, pairs, count in zip(report.buckets, report.pairs, rows, strict=True)
+        ],
+        "padding": {
+            "source": round(report.padding_source, 4),
+            "target": round(report.padding_target, 4),
+            "both": round(report.padding, 4),
+        },
+        "updates_per_epoch": sum(report.batches),
+        "too_long": report.too_long,
+    }
+
+
+def data_lines(facts: Mapping[str, Any]) -> list[str]:
+    """`data_facts` to be read by a person."""
+    pairs = facts["pairs"]
+    lines = [f"{facts['path']}: {pairs['train']:,} pairs to learn from, {pairs['dev']:,} dev, {pairs['test']:,} test"]
+    if "name" in facts:
+        lines.append(f"{facts['name']}, {facts['origin']} ({facts['licence']})")
+    lines += [f"skipped: {number:,} {reason}" for reason, number in facts["skipped"].items()]
+    vocabulary = facts["vocabulary"]
+    lines.append(f"vocabulary: {vocabulary['source']:,} source, {vocabulary['target']:,} target tokens")
+    for side in ("source", "target"):
+        lines += ["", *_histogram_lines(f"{side} length in tokens, EOS counted", facts["lengths"][side])]
+    lines += ["", "buckets"]
+    most = max(bucket["pairs"] for bucket in facts["buckets"])
+    rows = [("source", "target", "pairs", "rows", "")]
+    for bucket in facts["buckets"]:
+        numbers = (f"{bucket[key]:,}" for key in ("source", "target", "pairs", "rows"))
+        rows.append((*numbers, bar(bucket["pairs"] / (most or 1), _BAR)))
+    lines += [f"  {line}" for line in table(rows, right=(0, 1, 2, 3))]
+    padding = facts["padding"]
+    lines.append(f"padding {padding['both']:.1%} (source {padding['source']:.1%}, target {padding['target']:.1%})")
+    lines.append(f"{facts['updates_per_epoch']:,} updates an epoch")
+    if facts["too_long"]:
+        lines.append(f"{facts['too_long']:,} pairs are longer than the largest bucket")
+    return [shown(line) for line in lines]
+
+
+def corpus_lines(card: Card, train: Sequence[Pair], out: Path) -> list[str]:
+    """What `antiphon data` says of a folder it made: counts, terms, what was left out, lengths."""
+    counts = ", ".join(f"{number:,} {part}" for part, number in card.counts.items())
+    lines = [f"{card.name} → {out}: {counts}", f"origin    {card.origin}", f"licence   {card.licence}"]
+    lines.append(f"citation  {card.citation}")
+    lines += [f"skipped   {number:,} {reason}" for reason, number in card.skipped.items()]
+    if card.note:
+        lines.append(f"note      {card.note}")
+    for side, texts in (("source", [pair.source for pair in train]), ("target", [pair.target for pair in train])):
+        # Spelled words (pronunciation, inflection) are one "word" each: their characters are what varies.
+        spelled = sum(" " in text for text in texts) * 20 < len(texts)
+        lengths = np.array([len(text) if spelled else len(text.split()) for text in texts])
+        unit = "characters" if spelled else "words"
+        lines += ["", *_histogram_lines(f"{side} length in {unit}", _lengths(lengths))]
+    return [shown(line) for line in lines]
+
+
+def _lengths(lengths: np.ndarray) -> dict[str, Any]:
+    """Summary and histogram ([from, to, pairs], the last one up to the longest) of lengths."""
+    longest, most = int(lengths.max()), int(np.percentile(lengths, 99))
+    width = max(1, -(-most // _ROWS))
+    rows = []
+    for first in range(1, most + 1, width):
+        last = first + width - 1
+        rows.append([first, last, int(((lengths >= first) & (lengths <= last)).sum())])
+    if longest > rows[-1][1]:
+        beyond = rows[-1][1] + 1
+        rows.append([beyond, longest, int((lengths >= beyond).sum())])
+    return {
+        "mean": round(float(lengths.mean()), 2),
+        "median": int(np.median(lengths)),
+        "p95": int(np.percentile(lengths, 95)),
+        "longest": longest,
+        "histogram": rows,
+    }
+
+
+def _histogram_lines(title: str, lengths: Mapping[str, Any]) -> list[str]:
+    summary = f"median {lengths['median']:,}, 95 % up to {lengths['p95']:,}, longest {lengths['longest']:,}"
+    most = max(count for *_, count in lengths["histogram"]) or 1
+    rows = [
+        (f"{first}–{last}" if first < last else f"{first}", f"{count:,}", bar(count / most, _BAR))
+        for first, last, count in lengths["histogram"]
+    ]
+    return [f"{title}: {summary}", *(f"  {line}" for line in table(rows, right=(0, 1)))]
+
+
+# Runs and models.
+
+
+def folder_facts(path: str) -> dict[str, Any]:
+    """Knobs that differ from the defaults, sizes, vocabulary, and how far training came.
+
+    Raises:
+        FolderError: no such folder, or damaged.
+    """
+    folder = Path(path)
+    tree = _read_config(folder)
+    config = parse_config({group: tree[group] for group in _GROUPS if group in tree}, where=str(folder / files.CONFIG))
+    log = files.read_lines(folder / files.LOG)
+    names = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))
+    return {
+        "kind": kind_of(path),
+        "path": path,
+        "antiphon": tree.get("antiphon"),
+        "preset": tree.get("preset"),
+        "changed": changed_knobs(config),
+        "data": tree.get("facts", {}),
+        "weights": _weights(folder / files.WEIGHTS),
+        "vocabulary": _vocabulary(folder),
+        "files": {entry.relative_to(folder).as_posix(): entry.stat().st_size for entry in names},
+        **_training_facts(log),
+    }
+
+
+def folder_lines(facts: Mapping[str, Any]) -> list[str]:
+    """`folder_facts` to be read by a person."""
+    made = f"antiphon {facts['antiphon']}" if facts["antiphon"] else "an unknown version"
+    preset = f", preset {facts['preset']}" if facts["preset"] else ""
+    lines = [f"{facts['path']}: a {facts['kind']} of {made}{preset}"]
+    if facts["weights"] is not None:
+        weights = facts["weights"]
+        lines.append(f"weights     {weights['count']:,} ({', '.join(weights['formats'])})")
+    for side, vocabulary in facts["vocabulary"].items():
+        lines.append(f"vocabulary  {vocabulary['size']:,} tokens, {vocabulary['kind']} ({side})")
+    if facts["updates"]:
+        lines.append(f"trained     {facts['updates']:,} updates in {duration(facts['seconds'])}: {facts['stopped']}")
+    if facts["best"] is not None:
+        best = facts["best"]
+        lines.append(f"best dev    {best['metric']} {best['score']:.3f} after {best['update']:,} updates")
+    changed = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in facts["changed"].items()]
+    lines += ["", "knobs that differ from the defaults", *(f"  {line}" for line in changed or ["none"])]
+    lines += ["", "files"]
+    lines += [f"  {line}" for line in table([(name, size(count)) for name, count in facts["files"].items()], right=(1,))]
+    return [shown(line) for line in lines]
+
+
+def show_curve(path: str, console: Console, png: Path | None = None) -> Path | None:
+    """Print the curve of a run and write it as a PNG.
+
+    Args:
+        path: the run folder.
+        console: where to print.
+        png: the file; None: ``curve.png`` in the folder.
+
+    Returns:
+        The file written; None where there is no log.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed and a file was asked for.
+        SaveError: the file cannot be written.
+    """
+    log = files.read_lines(Path(path) / files.LOG)
+    if not log:
+        return None
+    print_curve(log, console)
+    target = png or Path(path) / "curve.png"
+    draw_curve(log, target)
+    return target
+
+
+def changed_knobs(config: Config) -> dict[str, Any]:
+    """The knobs whose values are not the defaults, ``{"model.cell": "gru"}``."""
+    usual, mine = Config().model_dump(mode="json"), config.model_dump(mode="json")
+    return {
+        f"{group}.{name}": value
+        for group in _GROUPS
+        for name, value in mine[group].items()
+        if value != usual[group][name]
+    }
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / files.CONFIG
+    try:
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise FolderError("cannot read it", where=str(path), cure=f"is this a model folder? ({error})") from None
+    if not isinstance(tree, dict):
+        raise FolderError("not a JSON object", where=str(path), cure="is this a model folder?")
+    return tree
+
+
+def _training_facts(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    facts: dict[str, Any] = {"updates": 0, "seconds": 0.0, "stopped": "not stopped in order", "best": None}
+    for record in log:
+        if "seconds" in record:
+            facts |= {"updates": record["update"], "seconds": record["seconds"], "stopped": "not stopped in order"}
+        if record.get("event") == "stopped":
+            facts["stopped"] = record["reason"]
+        if record.get("event") == "validated" and record["best"]:
+            facts["best"] = {key: record[key] for key in ("metric", "score", "update", "dev_loss")}
+    return facts
+
+
+def _weights(path: Path) -> dict[str, Any] | None:
+    """Number and formats, from the header alone; None where there are no such weights."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > _HEADER_MOST:
+                raise ValueError("its header is too long")
+            header = json.loads(file.read(length))
+        tensors = [entry for name, entry in header.items() if name != "__metadata__"]
+        count = sum(int(np.prod(entry["shape"], dtype=np.int64)) for entry in tensors)
+        return {"count": count, "formats": sorted({str(entry["dtype"]).lower() for entry in tensors})}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise FolderError(f"damaged weights ({error})", where=str(path), cure="train or copy the model again") from None
+
+
+def _vocabulary(folder: Path) -> dict[str, dict[str, Any]]:
+    from antiphon.data.tokenizer import Tokenizer
+
+    def described(tokenizer: Tokenizer) -> dict[str, Any]:
+        return {"size": tokenizer.size, "kind": tokenizer.kind}
+
+    if (folder / files.TOKENIZER).is_file():
+        return {"both sides": described(Tokenizer.load(folder / files.TOKENIZER))}
+    sides = {"source": files.SOURCE_TOKENIZER, "target": files.TARGET_TOKENIZER}
+    return {side: described(Tokenizer.load(folder / name)) for side, name in sides.items() if (folder / name).is_file()}

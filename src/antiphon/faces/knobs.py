@@ -1,0 +1,108 @@
+"""Every knob of `antiphon.config` as a flag.
+
+The groups are mirrored with every field optional: a flag that was not given says nothing, so it cannot override a
+preset. Help and choices come from the same docstrings and types; bounds are checked once, on the merged whole.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable
+from typing import Annotated, Any, get_type_hints
+
+from cyclopts import Group, Parameter
+from pydantic import BaseModel
+
+from antiphon.config import DataConfig, ModelConfig, SearchConfig, TrainConfig
+from antiphon.errors import UsageError
+
+_GROUPS: dict[str, type[BaseModel]] = {
+    "data": DataConfig,
+    "model": ModelConfig,
+    "train": TrainConfig,
+    "search": SearchConfig,
+}
+
+_SWITCHES = {
+    f"--{group}.{name}".replace("_", "-")
+    for group, config in _GROUPS.items()
+    for name, field in config.model_fields.items()
+    if field.annotation is bool
+}
+
+
+def _shapes(_type: Any, tokens: Any) -> int | list[Any]:
+    """``10`` or ``[[19,19],[28,28]]``."""
+    text = tokens[0].value
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        value = None
+    if not isinstance(value, int | list) or isinstance(value, bool):
+        raise UsageError(
+            f'data.buckets: "{text}" is neither a number nor shapes',
+            where="--data.buckets",
+            cure='write a number, or shapes as "[[19,19],[28,28]]"',
+        )
+    return value
+
+
+def _flags(group: str, *, order: int, prefix: str | None = None) -> type:
+    config = _GROUPS[group]
+    hints = get_type_hints(config)
+    story = (config.__doc__ or "").rstrip(".")
+    panel = Group(f"{group.capitalize()}: {story[:1].lower()}{story[1:]}", sort_key=order)
+    fields = []
+    for name, field in config.model_fields.items():
+        default = "" if field.default is None else json.dumps(field.default).strip('"')
+        parameter = Parameter(
+            help=(field.description or "").replace("``", ""),
+            show_default=(lambda _value, default=default: default) if default else False,
+            group=panel,
+        )
+        hint: Any = hints[name]
+        if (group, name) == ("data", "buckets"):
+            hint = Annotated[Any, Parameter(converter=_shapes, n_tokens=1, accepts_keys=False, metavar="INT|JSON")]
+        fields.append((name, Annotated[hint | None, parameter], dataclasses.field(default=None)))
+    # Named as part of this module: cyclopts looks into no class that says it comes from `types`.
+    spoken = {"__module__": __name__, "__doc__": config.__doc__}
+    return dataclasses.make_dataclass(f"{group.capitalize()}Flags", fields, kw_only=True, namespace=spoken)
+
+
+DataFlags: Any = Annotated[_flags("data", order=11) | None, Parameter(name="data")]
+ModelFlags: Any = Annotated[_flags("model", order=12) | None, Parameter(name="model")]
+TrainFlags: Any = Annotated[_flags("train", order=13) | None, Parameter(name="train")]
+_SearchFlags = _flags("search", order=14)
+SearchFlags: Any = Annotated[_SearchFlags | None, Parameter(name="search")]
+BareSearchFlags: Any = Annotated[_SearchFlags | None, Parameter(name="*")]
+"""``--beam`` for ``--search.beam``, where nothing but the search can be meant."""
+
+
+def given(flags: Any) -> dict[str, Any]:
+    """The flags of one group that were given, by the names of the config."""
+    if flags is None:
+        return {}
+    values = {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def spelled_alike(tokens: Iterable[str]) -> list[str]:
+    """The command line with the spellings of TOML turned into those of flags.
+
+    ``--train.max_updates`` is ``--train.max-updates``, and ``--model.feed false`` is ``--model.feed=false``.
+    Nothing after a lone ``--`` is touched.
+    """
+    out: list[str] = []
+    rest = iter(tokens)
+    for token in rest:
+        if token == "--":
+            out += [token, *rest]
+        elif match := re.match(r"--[A-Za-z][\w.-]*", token):
+            out.append(match[0].replace("_", "-") + token[match.end() :])
+        elif token in ("true", "false") and out and out[-1] in _SWITCHES:
+            out[-1] = f"{out[-1]}={token}"
+        else:
+            out.append(token)
+    return out

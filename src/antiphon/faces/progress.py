@@ -1,0 +1,138 @@
+"""Training on the screen: a live line while it runs, a few lines at every validation, all on standard error.
+
+Where standard error is no terminal (a log file, a pipe), plain lines, one every ten seconds or so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from antiphon.faces.screen import duration, say, shown, stderr
+from antiphon.training.progress import Event, Progress, Started, Stopped, Validated, Warned
+
+
+class TrainingScreen:
+    """An observer of training (see `antiphon.training.progress`), used as a context manager.
+
+    Args:
+        console: where to; standard error by default.
+        every: seconds of training between two plain lines where there is no live line.
+        samples: real answers shown at a validation.
+        now: the clock on the wall, which the time of stopping is told by.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        *,
+        every: float = 10.0,
+        samples: int = 3,
+        now: Callable[[], datetime] = datetime.now,
+    ) -> None:
+        self._console = console or stderr()
+        self._every = every
+        self._samples = samples
+        self._now = now
+        self._dev = ""
+        self._last_line = float("-inf")
+        self._live = Live(console=self._console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._live.is_started:
+            self._live.update(Text(), refresh=True)
+            self._live.stop()
+
+    def __call__(self, event: Event, /) -> None:
+        """Show one event."""
+        match event:
+            case Started():
+                self._started(event)
+            case Progress():
+                self._progress(event)
+            case Validated():
+                self._validated(event)
+            case Warned():
+                self._say(f"warning: {shown(event.message)}", "yellow")
+            case Stopped():
+                self._stopped(event)
+
+    def _started(self, event: Started) -> None:
+        vocabulary = f"{event.source_vocabulary:,}"
+        if event.target_vocabulary != event.source_vocabulary:
+            vocabulary += f" → {event.target_vocabulary:,}"
+        self._say(f"{event.train_pairs:,} pairs to learn from, {event.dev_pairs:,} held out; {vocabulary} tokens known")
+        shapes = " ".join(f"{source}·{target}" for source, target, _ in event.buckets)
+        self._say(f"buckets (source·target) {shapes}: {event.padding:.0%} padding", "dim")
+        if event.too_long:
+            self._say(f"{event.too_long:,} pairs are longer than the largest bucket", "yellow")
+        self._say(
+            f"{event.parameters:,} weights, {event.precision} on {_many(event.threads, 'thread')}, "
+            f"{event.updates_per_epoch:,} updates an epoch",
+            "dim",
+        )
+        begins = f"goes on at update {event.update:,}" if event.update else "begins"
+        self._say(f"training {begins}; stops {shown(event.stops)} (Ctrl-C stops it earlier and keeps all)")
+
+    def _progress(self, event: Progress) -> None:
+        parts = [
+            f"{event.update:,} updates",
+            f"epoch {event.epoch:.1f}",
+            f"{event.tokens_per_second:,.0f} tokens/s",
+            f"loss {event.loss:.3f}",
+        ]
+        if self._dev:
+            parts.append(self._dev)
+        if event.seconds_left is None:
+            parts.append(f"{duration(event.seconds)} so far")
+        else:
+            end = self._now() + timedelta(seconds=event.seconds_left)
+            parts.append(f"{duration(event.seconds_left)} left, stops at {end:%H:%M}")
+        line = " · ".join(parts)
+        if self._live.is_started:
+            self._live.update(Text(line, style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
+        elif event.seconds - self._last_line >= self._every:
+            self._last_line = event.seconds
+            self._say(line)
+
+    def _validated(self, event: Validated) -> None:
+        self._dev = f"dev {event.dev_loss:.3f}"
+        head = f"after {event.update:,} updates ({duration(event.seconds)}): dev loss {event.dev_loss:.3f} nats/token"
+        if event.metric != "loss":
+            self._dev = f"dev {event.metric} {event.score:.2f}"
+            head += f", {event.metric} {event.score:.2f}"
+        head += ", the best so far" if event.best else f", no better for {_many(event.since_best, 'validation')}"
+        self._say(head, "bold green" if event.best else "bold")
+        if len(event.bucket_losses) > 1:
+            losses = "  ".join(f"{source}·{target} {loss:.2f}" for source, target, loss, _ in event.bucket_losses)
+            self._say(f"  buckets    {losses}", "dim")
+        for sample in event.samples[: self._samples]:
+            self._say(f"  source     {shown(sample.source)}", "dim")
+            self._say(f"  answer     {shown(sample.answer)}")
+            self._say(f"  reference  {shown(sample.reference)}", "dim")
+        if event.dominating is not None:
+            answer, share = event.dominating
+            self._say(f'warning: {share:.0%} of all answers are "{shown(answer)}"', "yellow")
+
+    def _stopped(self, event: Stopped) -> None:
+        self._say(f"stopped after {event.update:,} updates ({duration(event.seconds)}): {shown(event.reason)}")
+
+    def _say(self, text: str, style: str = "") -> None:
+        say(self._console, text, style)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

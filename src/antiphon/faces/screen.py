@@ -1,0 +1,100 @@
+"""What every face shares: where words go, and how a stranger's text is made fit to be shown.
+
+Results go to standard output, everything said to the user to standard error.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.text import Text
+
+# C0, C1 and DEL drive terminals; the two Unicode separators break lines; bidirectional overrides make text read as
+# what it is not; lone surrogates cannot be written. Joiners stay: emoji and Persian need them.
+_BREAKS = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
+_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def shown(text: str) -> str:
+    """The text on one line, without anything that could drive a terminal."""
+    return _UNSHOWABLE.sub("", _BREAKS.sub(" ", text))
+
+
+def stderr() -> Console:
+    """A console on standard error that reads no markup into what it is given."""
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def stdout() -> Console:
+    """The same on standard output."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
+def say(console: Console, text: str | Text, style: str = "") -> None:
+    """One line of text: cut with an ellipsis where it does not fit a terminal, whole in a file."""
+    if console.is_terminal:
+        console.print(text, style=style, no_wrap=True, overflow="ellipsis")
+    else:
+        console.print(text, style=style, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """One line to the user, on standard error."""
+    print(shown(text), file=sys.stderr, flush=True)
+
+
+def speak_utf8() -> None:
+    """Make the three standard streams UTF-8, whatever the locale; bytes that are not become U+FFFD."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="replace")
+
+
+def bar(share: float, width: int) -> str:
+    """A bar of `share` (0..1) of `width` columns, exact to an eighth of a column; never empty above zero."""
+    eighths = round(min(max(share, 0.0), 1.0) * width * 8)
+    if share > 0:
+        eighths = max(eighths, 1)
+    full, rest = divmod(eighths, 8)
+    return "█" * full + (_EIGHTHS[rest] if rest else "")
+
+
+def table(rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> list[str]:
+    """Rows as lines of aligned columns, two spaces apart.
+
+    Args:
+        rows: cells; all rows equally long.
+        right: the columns that are aligned to the right (numbers).
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if index in right else cell.ljust(width)
+            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def duration(seconds: float) -> str:
+    """``3:07``, or ``1:02:09`` from an hour on."""
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def size(count: float, unit: str = "B") -> str:
+    """``4.0 MB``: three significant digits, powers of 1000."""
+    for prefix in ("", "k", "M", "G"):
+        if count < 999.5 or prefix == "G":
+            break
+        count /= 1000
+    digits = 0 if not prefix or count >= 100 else 1
+    return f"{count:,.{digits}f} {prefix}{unit}"

@@ -1,0 +1,377 @@
+"""A trained model: the one object every face uses, and how it is loaded from its folder."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+
+from antiphon.config import Config, SearchConfig, parse_config
+from antiphon.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from antiphon.errors import FolderError, MissingExtraError, UsageError
+from antiphon.runtime.folder import CONFIG, SOURCE_TOKENIZER, TARGET_TOKENIZER, TOKENIZER
+from antiphon.search import Engine, Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
+
+END = "</s>"
+"""How EOS reads where tokens are shown."""
+
+_POSITIONS = 4096  # source positions x beam in one batch of a search; source and target positions of a scoring
+_LOGITS = 2**25  # most target positions x V in one batch of a scoring: 128 MB
+_CONFIG_BYTES = 1 << 20
+_TOKENIZER_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """An answer, and how it came about. T target tokens, S source tokens, both with their end marks."""
+
+    text: str
+    score: float
+    """log P in nats over the length penalty; nearer to 0 is better."""
+    tokens: list[str]
+    """(T,) the last is ``</s>`` if the answer ended by itself."""
+    source_tokens: list[str]
+    """(S,) as written, whatever way the model reads; the last is ``</s>``."""
+    attention: np.ndarray
+    """(T, S) float32: where the model looked for each token; rows sum to 1."""
+    truncated: bool
+    """Whether the source was too long and lost its beginning."""
+    alternatives: list[Prediction] = field(default_factory=list)
+    """The rest of the n-best, best first."""
+
+
+class _Source(NamedTuple):
+    ids: list[int]  # as written, without EOS
+    truncated: bool
+
+
+class Model:
+    """Text in, text out. Nothing changes after loading, so threads may share one.
+
+    Search knobs (`beam`, `nbest`, `sample` …, the fields of `SearchConfig`) may be given to every method that
+    searches; they win over the model's own.
+
+    Args:
+        engine: what runs the network.
+        source_tokenizer: for what goes in.
+        target_tokenizer: for what comes out.
+        config: all knobs of the run that made it.
+        folder: where it was loaded from.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        source_tokenizer: Tokenizer,
+        target_tokenizer: Tokenizer,
+        config: Config,
+        folder: Path | None = None,
+    ) -> None:
+        self.engine = engine
+        self.source_tokenizer = source_tokenizer
+        self.target_tokenizer = target_tokenizer
+        self.config = config
+        self.folder = folder
+
+    @property
+    def max_source(self) -> int:
+        """Longest source in tokens, EOS counted; of a longer one the end is read."""
+        buckets = self.config.data.buckets
+        return self.config.data.max_source if isinstance(buckets, int) else max(source for source, _ in buckets)
+
+    @property
+    def max_target(self) -> int:
+        """Longest target in tokens of training, EOS counted."""
+        buckets = self.config.data.buckets
+        return self.config.data.max_target if isinstance(buckets, int) else max(target for _, target in buckets)
+
+    @overload
+    def predict(self, texts: str, **search: Any) -> Prediction: ...
+    @overload
+    def predict(self, texts: Sequence[str], **search: Any) -> list[Prediction]: ...
+    def predict(self, texts: str | Sequence[str], **search: Any) -> Prediction | list[Prediction]:
+        """Answer a text, or each of a list of texts.
+
+        Any text is answered, also an empty one; one too long loses its beginning and says so (`truncated`).
+        With a seed, a sampled answer depends on the seed and on the place in the list, not on the other texts.
+
+        Raises:
+            UsageError: an unknown search knob, or a value that cannot be.
+        """
+        if isinstance(texts, str):
+            return self.predict([texts], **search)[0]
+        config = self._search(search)
+        sources = self._sources(texts)
+        answers: dict[int, Prediction] = {}
+        width = config.nbest if config.sample else config.beam
+        lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
+        for rows in _batches(lengths, _POSITIONS // width):
+            src, src_len = self._padded([sources[row] for row in rows])
+            limits = self._limits(src_len, config)
+            if config.sample:
+                found = sample(self.engine, src, src_len, config, limits, numbers=rows.tolist())
+            elif config.beam == 1:
+                found = greedy(self.engine, src, src_len, config, limits)
+            else:
+                found = beam(self.engine, src, src_len, config, limits)
+            for row, hypotheses in zip(rows.tolist(), found, strict=True):
+                first, *others = (self._prediction(sources[row], hypothesis) for hypothesis in hypotheses)
+                answers[row] = replace(first, alternatives=others)
+        return [answers[row] for row in range(len(sources))]
+
+    def stream(self, text: str, **search: Any) -> Iterator[str]:
+        """Pieces of the answer as they are decoded; joined they are the text `predict` gives.
+
+        Always one token after the other: greedy, or sampled with ``sample=True``. A beam cannot be streamed, since
+        its best hypothesis may change to the last; ``beam`` is not looked at.
+
+        Raises:
+            UsageError: as `predict`; before the first piece.
+        """
+        config = self._search({**search, "nbest": 1})
+        src, src_len = self._padded(self._sources([text]))
+        stream = stream_sample if config.sample else stream_greedy
+        return self._pieces(stream(self.engine, src, src_len, config, self._limits(src_len, config)))
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        """log P(target | source) of each pair in nats, EOS included: at most 0, over the full vocabulary."""
+        return self.score_tokens(pairs)[0].tolist()
+
+    def score_tokens(self, pairs: Sequence[tuple[str, str]]) -> tuple[np.ndarray, np.ndarray]:
+        """log P(target | source) of each pair (N,) in nats, and the tokens (N,) it is the sum over, EOS counted.
+
+        A source too long loses its beginning, as in `predict`; a target is scored whole. What a target holds that
+        its tokenizer does not know is scored as UNK: see `evaluation.evaluate` for what that hides.
+        """
+        sources = self._sources([source for source, _ in pairs])
+        targets = self.target_tokenizer.encode_batch([_writable(target) for _, target in pairs])
+        nats = np.zeros(len(pairs))
+        tokens = np.array([len(ids) + 1 for ids in targets], dtype=np.int64)
+        longest = np.array([max(len(s.ids) + 1, len(t) + 1) for s, t in zip(sources, targets, strict=True)], np.int64)
+        for rows in _batches(longest, min(_POSITIONS, _LOGITS // self.engine.vocabulary)):
+            src, src_len = self._padded([sources[row] for row in rows])
+            tgt_out = _padded([[*targets[row], EOS] for row in rows])
+            tgt_in = _padded([[BOS, *targets[row]] for row in rows])
+            nats[rows] = self.engine.score(src, src_len, tgt_in, tgt_out).astype(np.float64).sum(axis=1)
+        return nats, tokens
+
+    def attention(self, source: str, target: str) -> Prediction:
+        """Where the model looks while it is made to write a given target: that target as a Prediction.
+
+        Its score is log P(target | source) in nats, without length penalty.
+        """
+        [read] = self._sources([source])
+        ids = self.target_tokenizer.encode(_writable(target))
+        memory, state = self.engine.encode(*self._padded([read]))
+        looks = []
+        for token in [BOS, *ids]:
+            out = self.engine.step(np.array([token], dtype=np.int64), state, memory, 1)
+            state = out.state
+            looks.append(out.attention[0])
+        [score] = self.score([(source, target)])
+        spelt = [*self.target_tokenizer.tokens(ids), END]
+        return Prediction(target, score, spelt, self._written(read), self._unturned(np.array(looks)), read.truncated)
+
+    def _search(self, overrides: dict[str, Any]) -> SearchConfig:
+        config = parse_config({"search": {**self.config.search.model_dump(), **overrides}}).search
+        if config.nbest > config.beam and not config.sample:
+            raise UsageError(
+                f"nbest {config.nbest} is more than beam {config.beam}", cure=f"give beam {config.nbest} or more"
+            )
+        return config
+
+    def _sources(self, texts: Sequence[str]) -> list[_Source]:
+        for text in texts:
+            if not isinstance(text, str):
+                raise UsageError(f"a source must be text, not {type(text).__name__}", cure="give a str or a list of str")
+        most = self.max_source - 1
+        encoded = self.source_tokenizer.encode_batch([_writable(text) for text in texts])
+        return [_Source(ids[max(0, len(ids) - most) :], len(ids) > most) for ids in encoded]
+
+    def _padded(self, sources: Sequence[_Source]) -> tuple[np.ndarray, np.ndarray]:
+        """src (N, S) and src_len (N,) as in training: perhaps backwards, then EOS."""
+        step = -1 if self.config.data.reverse_source else 1
+        rows = [[*source.ids[::step], EOS] for source in sources]
+        return _padded(rows), np.array([len(row) for row in rows], dtype=np.int64)
+
+    def _limits(self, src_len: np.ndarray, config: SearchConfig) -> np.ndarray:
+        if config.max_length is not None:
+            return np.full(len(src_len), config.max_length, dtype=np.int64)
+        return np.maximum(self.max_target, 3 * src_len)
+
+    def _prediction(self, source: _Source, hypothesis: Hypothesis) -> Prediction:
+        tokens = self.target_tokenizer.tokens(hypothesis.ids)
+        return Prediction(
+            text=self.target_tokenizer.decode(hypothesis.ids),
+            score=hypothesis.score,
+            tokens=[*tokens, END] if hypothesis.finished else tokens,
+            source_tokens=self._written(source),
+            attention=self._unturned(hypothesis.attention),
+            truncated=source.truncated,
+        )
+
+    def _written(self, source: _Source) -> list[str]:
+        return [*self.source_tokenizer.tokens(source.ids), END]
+
+    def _unturned(self, attention: np.ndarray) -> np.ndarray:
+        """Attention (T, S) with its columns in the order the user wrote; EOS stays last."""
+        if not self.config.data.reverse_source:
+            return attention
+        return np.concatenate([attention[:, -2::-1], attention[:, -1:]], axis=1)
+
+    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
+        """Text of the ids so far, less what the newest token may still change."""
+        ids: list[int] = []
+        given = before = ""
+        for token in tokens:
+            ids.append(token)
+            text = self.target_tokenizer.decode(ids)
+            settled = text[: _common(before, text)].rstrip()
+            if len(settled) > len(given):
+                yield settled[len(given) :]
+                given = settled
+            before = text
+        if len(before) > len(given):
+            yield before[len(given) :]
+
+
+def load(folder: str | Path) -> Model:
+    """The model in a run folder or an exported folder.
+
+    Runs no code of the folder's, and reads no more than a bounded amount of its config and tokenizer.
+
+    Raises:
+        FolderError: it does not exist, is no model folder, is damaged, or was made by a newer Antiphon.
+        MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
+    """
+    folder = Path(folder).expanduser()
+    config = _read_config(folder)
+    source_tokenizer, target_tokenizer = _read_tokenizers(folder)
+    try:
+        runner = importlib.import_module("antiphon.nn.engine")
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise MissingExtraError("answering with a model that is not exported", "train") from None
+    engine = runner.load_engine(
+        folder, config.model, source_vocabulary=source_tokenizer.size, target_vocabulary=target_tokenizer.size
+    )
+    return Model(engine, source_tokenizer, target_tokenizer, config, folder)
+
+
+def _read_config(folder: Path) -> Config:
+    if not folder.is_dir():
+        raise _no_folder(folder)
+    path = folder / CONFIG
+    if not path.is_file():
+        raise FolderError(
+            f"not a model folder: no {CONFIG}", where=str(folder), cure="a model folder is what antiphon train --out makes"
+        )
+    damaged = "copy the folder again or train again"
+    try:
+        tree = json.loads(_read(path, _CONFIG_BYTES))
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number of a million digits
+        raise FolderError(f"damaged: not JSON ({error})", where=str(path), cure=damaged) from None
+    if not isinstance(tree, dict):
+        raise FolderError("damaged: not a JSON object", where=str(path), cure=damaged)
+    made_by, own = str(tree.get("antiphon", "")), _version()
+    if _major(made_by) > _major(own):
+        raise FolderError(
+            f"made by antiphon {made_by:.20}, this is {own}", where=str(path), cure="pip install --upgrade antiphon"
+        )
+    groups = {name: tree[name] for name in Config.model_fields if tree.get(name) is not None}
+    try:
+        return parse_config(groups)
+    except UsageError as error:
+        raise FolderError(error.what, where=str(path), cure=error.cure if "did you mean" in error.cure else damaged) from None
+
+
+def _read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
+    shared = (folder / TOKENIZER).exists()
+    names = [TOKENIZER] if shared else [SOURCE_TOKENIZER, TARGET_TOKENIZER]
+    found = []
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise FolderError(
+                f"not a whole model folder: no {TOKENIZER if name == SOURCE_TOKENIZER else name}",
+                where=str(folder),
+                cure="copy the folder again or train again",
+            )
+        _bounded(path, _TOKENIZER_BYTES)
+        found.append(Tokenizer.load(path))
+    return found[0], found[-1]
+
+
+def _no_folder(folder: Path) -> FolderError:
+    if folder.exists():
+        return FolderError("not a folder", where=str(folder), cure="give the folder that holds config.json")
+    try:
+        beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        beside = []
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    cure = f"did you mean {folder.parent / near[0]}?" if near else "a model folder is what antiphon train --out makes"
+    return FolderError("no such folder", where=str(folder), cure=cure)
+
+
+def _bounded(path: Path, most: int) -> None:
+    if path.stat().st_size > most:
+        raise FolderError(f"larger than {most >> 20} MB", where=str(path), cure="this is no file that antiphon made")
+
+
+def _read(path: Path, most: int) -> bytes:
+    _bounded(path, most)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FolderError(f"cannot be read ({error.strerror})", where=str(path)) from None
+
+
+def _version() -> str:
+    try:
+        return metadata.version("antiphon")
+    except metadata.PackageNotFoundError:  # run from a source tree, which reads every version
+        return "9999"
+
+
+def _major(version: str) -> int:
+    first = version.partition(".")[0]
+    return int(first) if first.isascii() and first.isdigit() and len(first) < 10 else 0
+
+
+def _writable(text: str) -> str:
+    """NFC, with half characters (lone surrogates, which no UTF-8 can hold) as "?"."""
+    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """(N, longest) int64, PAD after the end."""
+    padded = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
+    for n, row in enumerate(rows):
+        padded[n, : len(row)] = row
+    return padded
+
+
+def _batches(lengths: np.ndarray, positions: int) -> Iterator[np.ndarray]:
+    """Rows by falling length, in batches of at most so many positions (rows x longest), but never of no row."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        stop = start + max(1, positions // int(lengths[order[start]]))
+        yield order[start:stop]
+        start = stop
+
+
+def _common(one: str, other: str) -> int:
+    """How many characters at the start are the same."""
+    length = min(len(one), len(other))
+    return next((place for place in range(length) if one[place] != other[place]), length)

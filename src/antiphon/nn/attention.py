@@ -1,0 +1,97 @@
+"""Where to look: a query compared with every source position, the positions read in proportion.
+
+All kinds are masked: a padded position gets weight 0, always.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from antiphon.config import ModelConfig
+from antiphon.nn.state import Memory
+
+
+class Attention(nn.Module):
+    """Scores, weights and context of a query over the memory.
+
+    - ``additive``: v · tanh(W q + U k), Bahdanau et al. 2015, appendix A.1.2
+    - ``dot``: q · k, and ``general``: q · (W k), Luong et al. 2015, section 3.1
+    - ``multihead``: Vaswani et al. 2017, section 3.2.2, scaled by the square root of a head's width
+
+    Args:
+        config: ``attention``, ``hidden`` (width of the query, H) and ``heads``.
+        width: width of the encoder's outputs (M).
+    """
+
+    def __init__(self, config: ModelConfig, width: int) -> None:
+        super().__init__()
+        self.kind = config.attention
+        self.heads = config.heads if config.attention == "multihead" else 1
+        hidden = config.hidden
+        self.key = nn.Identity() if self.kind == "dot" else nn.Linear(width, hidden, bias=self.kind == "additive")
+        self.query = nn.Linear(hidden, hidden, bias=False) if self.kind in ("additive", "multihead") else nn.Identity()
+        self.value = nn.Linear(width, hidden, bias=False) if self.kind == "multihead" else nn.Identity()
+        self.width = hidden if self.kind == "multihead" else width
+        """Width of the context."""
+        if self.kind == "additive":
+            self.score = nn.Parameter(torch.empty(hidden).uniform_(-1, 1) * (3 / hidden) ** 0.5)
+
+    def memory(self, outputs: Tensor, mask: Tensor) -> Memory:
+        """Encoder outputs (B, S, M) and mask (B, S), True = real → Memory; keys are made once per source."""
+        return Memory(values=self.value(outputs), keys=self.key(outputs), mask=mask)
+
+    def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """queries (B, T, H) → context (B, T, M) and weights (B, T, S), each row of weights summing to 1."""
+        q, keys, values = self.query(queries), memory.keys, memory.values
+        if self.kind == "multihead":
+            return self._multihead(q, memory)
+        if self.kind == "additive":
+            scores = _AdditiveScores.apply(q, keys, self.score)
+        else:
+            scores = torch.bmm(q.to(keys.dtype), keys.transpose(1, 2))
+        weights = _masked_softmax(scores, memory.mask.unsqueeze(1))
+        return torch.bmm(weights.to(values.dtype), values), weights
+
+    def _multihead(self, q: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        def split(x: Tensor) -> Tensor:  # (B, L, H) → (B, heads, L, H / heads)
+            return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+        keys, values = split(memory.keys), split(memory.values)
+        scores = split(q).to(keys.dtype) @ keys.transpose(2, 3) * (keys.shape[-1] ** -0.5)
+        weights = _masked_softmax(scores, memory.mask[:, None, None])
+        context = (weights.to(values.dtype) @ values).transpose(1, 2).flatten(2)
+        return context, weights.mean(dim=1)
+
+
+def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
+    return torch.softmax(scores.float().masked_fill(~mask, float("-inf")), dim=-1)
+
+
+class _AdditiveScores(torch.autograd.Function):
+    """v · tanh(q + k) for all pairs: q (B, T, A), k (B, S, A), v (A) → (B, T, S).
+
+    The (B, T, S, A) of tanh values is computed again in the backward pass instead of being kept: it is the
+    largest tensor of the model by far.
+    """
+
+    @staticmethod
+    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(q, k, v)
+        q = q.to(k.dtype)
+        rows = [torch.tanh(k + q[:, t : t + 1]) @ v.to(k.dtype) for t in range(q.shape[1])]
+        return torch.stack(rows, dim=1)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        q, k, v = ctx.saved_tensors
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v)
+        weight = v.to(k.dtype)
+        for t in range(q.shape[1]):
+            tanh = torch.tanh(k + q[:, t : t + 1].to(k.dtype))  # (B, S, A)
+            g = grad[:, t].to(k.dtype)  # (B, S)
+            d_v += torch.mv(tanh.flatten(0, 1).t(), g.flatten()).to(v.dtype)
+            d_sum = (1 - tanh * tanh).mul_(weight).mul_(g.unsqueeze(2))
+            d_q[:, t] = d_sum.sum(dim=1, dtype=torch.float32)
+            d_k += d_sum
+        return d_q, d_k.to(k.dtype), d_v

@@ -1,0 +1,160 @@
+"""From a memory and the target so far to features of the next word: all positions at once, or one step.
+
+Two roads, one result: training runs `Decoder.forward`, search runs `Decoder.step`; a law test holds them equal.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from antiphon.config import ModelConfig
+from antiphon.nn.attention import Attention
+from antiphon.nn.dropout import TimeConstantDropout
+from antiphon.nn.recurrent import RecurrentLayer
+from antiphon.nn.state import DecoderState, LayerState, Memory
+
+
+class Decoder(nn.Module):
+    """L recurrent layers and an attention, parallel or feeding.
+
+    Parallel: layer 1 reads the target alone, so all its positions, then the attention of all positions, then the
+    layers above (which read state and context, as in RNMT+, Chen et al. 2018) are each one call.
+    Feeding: the context of step t-1 enters step t (Bahdanau et al. 2015; Luong et al. 2015, section 3.3), the
+    top layer's state is the query, and positions must wait for each other.
+
+    Args:
+        config: cell, widths, layers, kind of attention, feed, residual, layer norm, dropout.
+        inputs: width of the embeddings (E).
+        memory: width of the encoder's outputs (M).
+        finals: width of each of the encoder's last states.
+        layers: the encoder's layers when they are shared; else None.
+    """
+
+    def __init__(
+        self, config: ModelConfig, *, inputs: int, memory: int, finals: int, layers: nn.ModuleList | None
+    ) -> None:
+        super().__init__()
+        hidden = config.hidden
+        widths = [inputs] + [hidden] * (config.decoder_layers - 1)
+        self.layers = layers or nn.ModuleList(RecurrentLayer(config.cell, width, hidden) for width in widths)
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in widths) if config.layer_norm else None
+        self.attention = None if config.attention == "none" else Attention(config, memory)
+        context = 0 if self.attention is None else self.attention.width
+        self.feed = config.feed and self.attention is not None
+        if self.feed:
+            self.join_input = nn.Linear(inputs, inputs)
+            self.join_context = nn.Linear(context, inputs, bias=False)
+        elif self.attention is not None and config.decoder_layers > 1:
+            self.merge = nn.Linear(hidden + context, hidden)
+        self.features = nn.Linear(hidden + context, inputs)
+        self.dropout = TimeConstantDropout(config.dropout)
+        self.residual = config.residual
+        self.context_width = context
+        parts = 2 if config.cell == "lstm" else 1
+        self.bridges = None
+        if config.bridge == "linear":
+            self.bridges = nn.ModuleList(nn.Linear(finals, parts * hidden) for _ in widths)
+
+    def start(self, finals: list[LayerState]) -> DecoderState:
+        """The encoder's last states, one per encoder layer → the state before the first target token.
+
+        A linear bridge projects the encoder's top state (Bahdanau et al. 2015, A.2.2); ``copy`` hands each layer's
+        state to its twin.
+        """
+        if self.bridges is None:
+            layers = tuple(finals)
+        else:
+            top = finals[-1][0]
+            layers = tuple(
+                tuple(torch.tanh(bridge(top)).float().split(layer.hidden, dim=1))
+                for bridge, layer in zip(self.bridges, self.layers, strict=True)
+            )
+        rows = layers[0][0]
+        context = rows.new_zeros(rows.shape[0], self.context_width) if self.feed else None
+        return DecoderState(layers, context)
+
+    def forward(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+        """Embedded targets x (B, T, E), each the word before the one to predict → features (B, T, E)."""
+        return self._feeding(x, state, memory) if self.feed else self._parallel(x, state, memory)
+
+    def _parallel(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+        h, _ = self.layers[0].sequence(x, state.layers[0])
+        h = self._norm(0, h)
+        parts = [h]
+        if self.attention is not None:
+            context, _ = self.attention(h, memory)
+            parts.append(context.to(h.dtype))
+        for index, layer in enumerate(self.layers):
+            if index == 0:
+                continue
+            inputs = self.merge(torch.cat(parts, dim=2)) if index == 1 and len(parts) > 1 else h
+            outputs, _ = layer.sequence(self.dropout(inputs), state.layers[index])
+            outputs = self._norm(index, outputs)
+            h = outputs + h if self.residual else outputs
+        return self._features(torch.cat([h, *parts[1:]], dim=2))
+
+    def _feeding(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+        assert self.attention is not None and state.context is not None
+        joined = self.join_input(x)  # the part of every step's input that need not wait
+        between = None
+        if self.training and self.dropout.chance:
+            between = self.dropout.mask(x.shape[0], self.layers[0].hidden)
+        layers, context = list(state.layers), state.context
+        tops, contexts = [], []
+        for t in range(x.shape[1]):
+            h, layers = self._stack(joined[:, t] + self.join_context(context), layers, between)
+            looked, _ = self.attention(h.unsqueeze(1), memory)
+            context = looked.squeeze(1)
+            tops.append(h)
+            contexts.append(context)
+        h, looked = torch.stack(tops, dim=1), torch.stack(contexts, dim=1)
+        return self._features(torch.cat((h, looked.to(h.dtype)), dim=2))
+
+    def step(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
+        """One embedded word x (N, E) → features (N, E), attention weights (N, S), the state after it.
+
+        Without attention the weights are zero.
+        """
+        if self.feed:
+            assert self.attention is not None and state.context is not None
+            h, layers = self._stack(self.join_input(x) + self.join_context(state.context), list(state.layers), None)
+            context, weights = self.attention(h.unsqueeze(1), memory)
+            context = context.squeeze(1)
+            features = self._features(torch.cat((h, context.to(h.dtype)), dim=1))
+            return features, weights.squeeze(1), DecoderState(tuple(layers), context)
+        layers = [self.layers[0].step(x, state.layers[0])]
+        h = self._norm(0, layers[0][0])
+        parts = [h]
+        weights = memory.mask.new_zeros(memory.mask.shape, dtype=torch.float32)
+        if self.attention is not None:
+            context, weights = self.attention(h.unsqueeze(1), memory)
+            weights = weights.squeeze(1)
+            parts.append(context.squeeze(1).to(h.dtype))
+        for index, layer in enumerate(self.layers):
+            if index == 0:
+                continue
+            inputs = self.merge(torch.cat(parts, dim=1)) if index == 1 and len(parts) > 1 else h
+            layers.append(layer.step(inputs, state.layers[index]))
+            outputs = self._norm(index, layers[-1][0])
+            h = outputs + h if self.residual else outputs
+        return self._features(torch.cat([h, *parts[1:]], dim=1)), weights, DecoderState(tuple(layers), None)
+
+    def _stack(
+        self, x: Tensor, layers: list[LayerState], between: Tensor | None
+    ) -> tuple[Tensor, list[LayerState]]:
+        """One step of all layers over the joined input x (B, E) → top output (B, H) and the new states."""
+        states, h = [], x
+        for index, layer in enumerate(self.layers):
+            inputs = h * between if index and between is not None else h
+            states.append(layer.step(inputs, layers[index]))
+            outputs = self._norm(index, states[-1][0])
+            h = outputs + h if index and self.residual else outputs
+        return h, states
+
+    def _norm(self, index: int, outputs: Tensor) -> Tensor:
+        return outputs if self.norms is None else self.norms[index](outputs)
+
+    def _features(self, joined: Tensor) -> Tensor:
+        features = torch.tanh(self.features(joined))
+        return self.dropout(features) if features.dim() == 3 else features

@@ -1,0 +1,85 @@
+"""PyTorch as the engine of a search: numpy in, numpy out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from antiphon.config import ModelConfig
+from antiphon.errors import FolderError
+from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.nn.state import DecoderState, Memory
+from antiphon.search.step import StepOutput
+
+
+class TorchEngine:
+    """Implements `antiphon.search.step.Engine` over a `Seq2Seq`. Thread-safe: nothing is kept between calls."""
+
+    def __init__(self, model: Seq2Seq) -> None:
+        self._model = model.eval()
+        self.vocabulary = model.softmax_bias.shape[0]
+
+    @torch.inference_mode()
+    def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Memory, DecoderState]:
+        """src (N, S), src_len (N,) → memory and first state."""
+        return self._model.encode(_tensor(src), _tensor(src_len))
+
+    @torch.inference_mode()
+    def step(self, y: np.ndarray, state: DecoderState, memory: Memory, k: int) -> StepOutput:
+        """y (N,) → the k likeliest next tokens, sorted, with their log-probabilities."""
+        logits, weights, state = self._model.step(_tensor(y), state, memory)
+        top, ids = torch.topk(logits, min(k, self.vocabulary), dim=1)
+        log_probs = top - torch.logsumexp(logits, dim=1, keepdim=True)
+        return StepOutput(log_probs.numpy(), ids.numpy(), weights.float().numpy(), state)
+
+    @torch.inference_mode()
+    def score(self, src: np.ndarray, src_len: np.ndarray, tgt_in: np.ndarray, tgt_out: np.ndarray) -> np.ndarray:
+        """log P of every token of tgt_out: (N, T) nats, 0 at padding."""
+        found = self._model.log_probs(_tensor(src), _tensor(src_len), _tensor(tgt_in), _tensor(tgt_out))
+        return found.numpy()
+
+
+def load_engine(
+    folder: Path, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int
+) -> TorchEngine:
+    """The engine of a run folder's ``model.safetensors``.
+
+    Raises:
+        FolderError: the file is missing, damaged, or belongs to another model.
+    """
+    path = folder / "model.safetensors"
+    model = Seq2Seq(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
+    try:
+        weights = load_file(path)
+    except FileNotFoundError:
+        raise FolderError("no trained weights yet", where=str(path), cure="train for longer first") from None
+    except Exception as error:  # safetensors has its own exception type, without a common base
+        raise FolderError(
+            f"damaged weights ({error})", where=str(path), cure="copy the folder again or train again"
+        ) from None
+    load_weights(model, weights, where=str(path))
+    return TorchEngine(model)
+
+
+def load_weights(model: Seq2Seq, weights: dict[str, torch.Tensor], *, where: str) -> None:
+    """Copies weights in by name, each shape checked.
+
+    Raises:
+        FolderError: names or shapes are another model's.
+    """
+    own = dict(model.named_parameters())
+    if strange := sorted(own.keys() ^ weights.keys()):
+        raise FolderError(f"weights of another model ({strange[0]})", where=where, cure="config.json and weights differ")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            if parameter.shape != weights[name].shape:
+                got, need = tuple(weights[name].shape), tuple(parameter.shape)
+                raise FolderError(f"{name} has shape {got}, not {need}", where=where, cure="config.json and weights differ")
+            parameter.copy_(weights[name])
+
+
+def _tensor(array: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.int64))

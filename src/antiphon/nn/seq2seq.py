@@ -1,0 +1,103 @@
+"""The whole: embeddings, encoder, decoder, softmax, trained jointly to maximise log P(target | source)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from antiphon.config import ModelConfig
+from antiphon.data.tokenizer import PAD
+from antiphon.nn.decoder import Decoder
+from antiphon.nn.dropout import TimeConstantDropout, drop_words
+from antiphon.nn.encoder import Encoder, source_mask
+from antiphon.nn.softmax import full_log_probs
+from antiphon.nn.state import DecoderState, Memory
+
+
+class Embedding(nn.Module):
+    """V rows of E numbers; with ``sparse`` only the rows that were looked up get a gradient."""
+
+    def __init__(self, size: int, width: int, *, sparse: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(size, width) * width**-0.5)
+        self.sparse = sparse
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (...) → (..., E), scaled to unit variance so that a tied table serves input and softmax."""
+        scale = self.weight.shape[1] ** 0.5
+        if not self.sparse:
+            return F.embedding(ids, self.weight) * scale
+        rows, where = torch.unique(ids, return_inverse=True)
+        return F.embedding(where, F.embedding(rows, self.weight, sparse=True)) * scale
+
+
+class Seq2Seq(nn.Module):
+    """Encoder, attention and decoder with their embeddings.
+
+    Args:
+        config: the model's knobs.
+        source_vocabulary, target_vocabulary: number of tokens on each side.
+    """
+
+    def __init__(self, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embedding
+        sparse = config.softmax == "sampled"
+        self.target_embedding = Embedding(target_vocabulary, width, sparse=sparse)
+        self.source_embedding = (
+            self.target_embedding if config.tied == "all" else Embedding(source_vocabulary, width, sparse=sparse)
+        )
+        self.softmax_bias = nn.Parameter(torch.zeros(target_vocabulary, 1))
+        if config.tied == "none":
+            self.softmax_weight = nn.Parameter(torch.randn(target_vocabulary, width) * width**-0.5)
+        else:
+            self.softmax_weight = self.target_embedding.weight
+        self.dropout = TimeConstantDropout(config.dropout)
+        self.encoder = Encoder(config, width)
+        self.decoder = Decoder(
+            config,
+            inputs=width,
+            memory=self.encoder.width,
+            finals=config.hidden * (2 if config.bidirectional else 1),
+            layers=self.encoder.forwards if config.share_rnn else None,
+        )
+
+    def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
+        """Sources (B, S) with lengths (B,) → the memory and the decoder's first state."""
+        outputs, finals = self.encoder(self._embed(self.source_embedding, src), src_len)
+        mask = source_mask(src_len, src.shape[1])
+        attention = self.decoder.attention
+        memory = Memory(outputs, outputs, mask) if attention is None else attention.memory(outputs, mask)
+        return memory, self.decoder.start(finals)
+
+    def features(self, src: Tensor, src_len: Tensor, tgt_in: Tensor) -> Tensor:
+        """Teacher forcing, all target positions: (B, S), (B,), (B, T) → (B, T, E)."""
+        memory, state = self.encode(src, src_len)
+        return self.decoder(self._embed(self.target_embedding, tgt_in), state, memory)
+
+    def step(self, y: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
+        """One word y (N,) → logits (N, V), attention weights (N, S), the state after it."""
+        features, weights, state = self.decoder.step(self.target_embedding(y), state, memory)
+        return F.linear(features, self.softmax_weight, self.softmax_bias.squeeze(1)).float(), weights, state
+
+    def log_probs(self, src: Tensor, src_len: Tensor, tgt_in: Tensor, tgt_out: Tensor) -> Tensor:
+        """log P of every token of tgt_out over the full vocabulary, in nats: (B, T), 0 at padding."""
+        real = tgt_out != PAD
+        features = self.features(src, src_len, tgt_in)[real]
+        found = full_log_probs(features, tgt_out[real], self.softmax_weight, self.softmax_bias.squeeze(1))
+        return torch.zeros(tgt_out.shape).masked_scatter(real, found.float())
+
+    def _embed(self, table: Embedding, ids: Tensor) -> Tensor:
+        x = table(ids)
+        if self.training and self.config.word_dropout:
+            x = drop_words(x, self.config.word_dropout)
+        return self.dropout(x)
+
+    def sparse_parameters(self) -> list[nn.Parameter]:
+        """The tables that get row-sparse gradients (none with a full softmax)."""
+        if self.config.softmax != "sampled":
+            return []
+        tables = (self.source_embedding.weight, self.target_embedding.weight, self.softmax_weight, self.softmax_bias)
+        return list(dict.fromkeys(tables))

@@ -1,0 +1,191 @@
+"""A run or model folder: its files, written atomically, read with bounds, locked while in use.
+
+config.json          every knob, version, facts of the data
+tokenizer.json       or source.tokenizer.json and target.tokenizer.json
+model.safetensors    the best averaged weights
+state.safetensors    weights, optimizer, random state and counters to go on from
+log.jsonl            the events of training, one a line
+ids/                 the corpus as memory-mapped token ids
+README.md            the model card
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from antiphon.config import Config, parse_config
+from antiphon.data.tokenizer import Tokenizer
+from antiphon.errors import FolderError, SaveError, UsageError
+from antiphon.version import VERSION
+
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+SOURCE_TOKENIZER = "source.tokenizer.json"
+TARGET_TOKENIZER = "target.tokenizer.json"
+WEIGHTS = "model.safetensors"
+STATE = "state.safetensors"
+LOG = "log.jsonl"
+IDS = "ids"
+CARD = "README.md"
+LOCK = ".lock"
+LARGEST_CONFIG = 1 << 20
+LARGEST_TOKENIZER = 64 << 20
+"""Bytes beyond which a file is taken for an attack."""
+AGAIN = "copy the folder again or train again"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Lets ``write`` fill a new file beside ``path``, makes it durable, then puts it in place in one motion.
+
+    Raises:
+        SaveError: the disk is full or refuses; what was at ``path`` before is untouched.
+    """
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        write(fresh)
+        with fresh.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(fresh, path)
+        _sync_folder(path.parent)
+    except Exception as error:
+        # Native writers report a full disk with exceptions of their own kind, not always OSError.
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        if isinstance(error, OSError) or "No space left" in str(error) or "I/O error" in str(error):
+            raise SaveError(
+                f"cannot save ({error})", where=str(path), cure="free some space; what was saved before still loads"
+            ) from None
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for text."""
+
+    def write(fresh: Path) -> None:
+        fresh.write_text(text, encoding="utf-8")
+
+    write_atomically(path, write)
+
+
+def write_json(path: Path, tree: Any) -> None:
+    """`write_atomically` for a JSON document, legible to people."""
+    write_text(path, json.dumps(tree, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_config(folder: Path, config: Config, facts: dict[str, Any]) -> None:
+    """``config.json``: every knob, the version that wrote it, facts of the data. Raises SaveError."""
+    write_json(folder / CONFIG, {"antiphon": VERSION, **config.model_dump(mode="json"), "facts": facts})
+
+
+def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
+    """The knobs and the facts of a run or model folder.
+
+    Raises:
+        FolderError: no such folder, no config.json in it, or a damaged, foreign or absurdly large one.
+    """
+    path = folder / CONFIG
+    if not folder.is_dir():
+        raise FolderError("no such folder", where=str(folder), cure=_near(folder))
+    try:
+        if path.stat().st_size > LARGEST_CONFIG:
+            raise FolderError("config.json is too large to be one", where=str(path), cure="is this a model folder?")
+        tree = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FolderError(
+            "not a model folder (no config.json)", where=str(folder), cure="give the --out of antiphon train"
+        ) from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise FolderError(
+            f"damaged config.json ({type(error).__name__})", where=str(path), cure="copy the folder again"
+        ) from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("antiphon"), str):
+        raise FolderError("not made by antiphon (config.json)", where=str(path), cure="give the --out of antiphon train")
+    facts = tree.pop("facts", {})
+    version = tree.pop("antiphon")
+    try:
+        return parse_config(tree), facts if isinstance(facts, dict) else {}
+    except UsageError as error:
+        cure = f"it was made by antiphon {version}, this is {VERSION}"
+        raise FolderError(f"config.json does not fit ({error.what})", where=str(path), cure=cure) from None
+
+
+def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
+    """Source and target tokenizer, one object when they are shared.
+
+    Raises:
+        FolderError: missing, damaged, or absurdly large.
+    """
+    shared = (folder / TOKENIZER).exists()
+    found = []
+    for name in [TOKENIZER] if shared else [SOURCE_TOKENIZER, TARGET_TOKENIZER]:
+        path = folder / name
+        if not path.is_file():
+            missing = TOKENIZER if name == SOURCE_TOKENIZER else name
+            raise FolderError(f"not a whole model folder: no {missing}", where=str(folder), cure=AGAIN)
+        if path.stat().st_size > LARGEST_TOKENIZER:
+            raise FolderError("too large to be a tokenizer", where=str(path), cure="this is no file that antiphon made")
+        found.append(Tokenizer.load(path))
+    return found[0], found[-1]
+
+
+def _near(folder: Path) -> str:
+    names = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
+    near = difflib.get_close_matches(folder.name, names, n=1)
+    return f"did you mean {folder.parent / near[0]}?" if near else "give the --out of antiphon train"
+
+
+def append_line(path: Path, record: dict[str, Any]) -> None:
+    """Adds one JSON object to a .jsonl file. Raises SaveError when the disk refuses."""
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise SaveError(
+            f"cannot write the log ({error})", where=str(path), cure="free some space, then go on with --resume"
+        ) from None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The whole objects of a .jsonl file; a last line cut off by a crash is left out."""
+    found = []
+    with suppress(OSError), path.open(encoding="utf-8") as file:
+        for line in file:
+            with suppress(ValueError):
+                found.append(json.loads(line))
+    return found
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds the folder for one process; the lock ends with the process, however it ends.
+
+    Raises:
+        FolderError: another process trains in it.
+    """
+    with (folder / LOCK).open("a") as file:
+        try:
+            import fcntl  # not on Windows, which goes without
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            pass
+        except OSError:
+            raise FolderError(
+                "another process is training in it", where=str(folder), cure="wait for it, or use another --out"
+            ) from None
+        yield
+
+
+def _sync_folder(folder: Path) -> None:
+    with suppress(OSError):  # not every system lets a folder be opened
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

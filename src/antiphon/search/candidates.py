@@ -1,0 +1,54 @@
+"""The next tokens a hypothesis may take: the likeliest ones, without those the rules forbid."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from antiphon.config import SearchConfig
+from antiphon.data.tokenizer import BOS, PAD, UNK
+from antiphon.search.step import Engine, StepOutput
+
+_FORBIDDEN = 3  # PAD, BOS and UNK: so many of a step's candidates may be of no use
+
+
+def candidates(
+    engine: Engine, y: np.ndarray, state: Any, memory: Any, prefixes: np.ndarray, config: SearchConfig, wanted: int
+) -> StepOutput:
+    """One step whose forbidden candidates have log-probability -inf.
+
+    Forbidden are PAD, BOS, UNK unless ``config.unknown``, and with ``config.no_repeat_ngram`` every token that
+    would complete an n-gram the hypothesis already has. EOS is never forbidden, so no row is left with nothing.
+
+    Args:
+        prefixes: (N, t) the tokens of each hypothesis so far.
+        wanted: allowed candidates needed in every row. Where rules take too many, the step is asked again for
+            more of them, up to the vocabulary; what a row gets never depends on the other rows.
+    """
+    k = min(engine.vocabulary, wanted + _FORBIDDEN)
+    while True:
+        out = engine.step(y, state, memory, k)
+        forbidden = (out.ids == PAD) | (out.ids == BOS)
+        if not config.unknown:
+            forbidden |= out.ids == UNK
+        if config.no_repeat_ngram:
+            forbidden |= _repeats(prefixes, out.ids, config.no_repeat_ngram)
+        scarce = (k - forbidden.sum(axis=1)).min() < wanted
+        if not scarce or k == engine.vocabulary:
+            return dataclasses.replace(out, log_probs=np.where(forbidden, -np.inf, out.log_probs))
+        k = min(engine.vocabulary, 4 * k)
+
+
+def _repeats(prefixes: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
+    """(N, K) bool: which of ids (N, K) would complete an n-gram that prefixes (N, t) already hold."""
+    repeats = np.zeros(ids.shape, dtype=bool)
+    if prefixes.shape[1] < n:
+        return repeats
+    ngrams = np.lib.stride_tricks.sliding_window_view(prefixes, n, axis=1)  # (N, t - n + 1, n)
+    ending = prefixes[:, prefixes.shape[1] - (n - 1) :]  # (N, n - 1)
+    rows, places = np.nonzero((ngrams[:, :, :-1] == ending[:, None, :]).all(axis=-1))
+    taken = ngrams[rows, places, -1]
+    np.logical_or.at(repeats, rows, ids[rows] == taken[:, None])
+    return repeats

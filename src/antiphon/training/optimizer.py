@@ -1,0 +1,152 @@
+"""One update: clip, descend, average; whole tensors, or only the rows that have a gradient."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from antiphon.config import TrainConfig
+
+
+class Optimizer:
+    """AdamW (Loshchilov & Hutter 2019) or SGD, with an exponential moving average of the weights.
+
+    Parameters named sparse get row-sparse gradients. Their rows, the rows of their moments and of their average
+    are touched only where a gradient arrived, so an update costs what it samples and not V. A row's moments decay
+    only when the row is touched (as TensorFlow's LazyAdam); its average catches up exactly, since the row's weight
+    stood still meanwhile.
+
+    Args:
+        model: whose parameters, by name.
+        config: rate is given per update; the other knobs from here.
+        sparse: the parameters with row-sparse gradients.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainConfig, *, sparse: list[nn.Parameter]) -> None:
+        self._config = config
+        self._model = model
+        tables = {id(parameter) for parameter in sparse}
+        named = dict(model.named_parameters())
+        self._dense = {name: p for name, p in named.items() if id(p) not in tables}
+        self._sparse = {name: p for name, p in named.items() if id(p) in tables}
+        self.updates = 0
+        """Updates done."""
+        self._average = {name: p.detach().clone() for name, p in named.items()} if config.average else {}
+        self._decay_sum = 0.0  # Σ log decay so far
+        self._caught_up = {name: torch.zeros(p.shape[0]) for name, p in self._sparse.items() if config.average}
+        self._adam: torch.optim.AdamW | None = None
+        self._moments: dict[str, tuple[Tensor, Tensor]] = {}
+        if config.optimizer == "adam":
+            matrices = [p for p in self._dense.values() if p.dim() > 1]
+            others = [p for p in self._dense.values() if p.dim() <= 1]
+            groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others}]
+            self._adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, weight_decay=0.0, fused=True)
+            self._moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in self._sparse.items()}
+
+    def update(self, rate: float) -> float:
+        """Applies the gradients with this learning rate and clears them. Returns their norm before clipping.
+
+        A norm that is not finite changes nothing but the returned value.
+        """
+        dense = [p.grad for p in self._dense.values() if p.grad is not None]
+        rows = {name: p.grad.coalesce() for name, p in self._sparse.items() if p.grad is not None}
+        values = dense + [grad.values() for grad in rows.values()]
+        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values))))
+        if math.isfinite(norm):
+            if norm > self._config.clip:
+                torch._foreach_mul_(values, self._config.clip / norm)
+            self.updates += 1
+            decay = self._decay()
+            with torch.no_grad():
+                self._descend_dense(rate)
+                for name, grad in rows.items():
+                    self._descend_rows(name, grad.indices()[0], grad.values(), rate, decay)
+                if self._average:
+                    self._decay_sum += math.log(decay)
+                    averages = [self._average[name] for name in self._dense]
+                    torch._foreach_lerp_(averages, [p.data for p in self._dense.values()], 1 - decay)
+        for parameter in (*self._dense.values(), *self._sparse.values()):
+            parameter.grad = None
+        return norm
+
+    def _decay(self) -> float:
+        # Early averages would remember the random start: the horizon grows with the updates done.
+        return min(self._config.average, (1 + self.updates) / (10 + self.updates)) if self._average else 1.0
+
+    def _descend_dense(self, rate: float) -> None:
+        if self._adam is not None:
+            for group in self._adam.param_groups:
+                group["lr"] = rate
+            self._adam.step()
+        else:
+            pairs = [(p.data, p.grad) for p in self._dense.values() if p.grad is not None]
+            torch._foreach_add_([p for p, _ in pairs], [grad for _, grad in pairs], alpha=-rate)
+
+    def _descend_rows(self, name: str, rows: Tensor, grad: Tensor, rate: float, decay: float) -> None:
+        weights = self._sparse[name].data
+        old = weights[rows]
+        if self._average:  # bring the average of these rows to now, then take the new value in
+            average, caught_up = self._average[name], self._caught_up[name]
+            waited = torch.exp(self._decay_sum - caught_up[rows]).unsqueeze(1)
+            average[rows] = torch.lerp(old, average[rows], waited)
+            caught_up[rows] = self._decay_sum + math.log(decay)
+        if self._adam is None:
+            new = old - rate * grad
+        else:
+            first, second = self._moments[name]
+            beta1, beta2 = self._config.betas
+            m = torch.lerp(grad, first[rows], beta1)
+            v = torch.lerp(grad * grad, second[rows], beta2)
+            first[rows], second[rows] = m, v
+            m_hat = m / (1 - beta1**self.updates)
+            v_hat = v / (1 - beta2**self.updates)
+            new = old - rate * m_hat / (v_hat.sqrt() + 1e-8)
+        weights[rows] = new
+        if self._average:
+            average[rows] = torch.lerp(new, average[rows], decay)
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The averaged weights by name (the weights themselves when nothing is averaged), as copies."""
+        if not self._average:
+            return {name: p.detach().clone() for name, p in self._model.named_parameters()}
+        found = {name: self._average[name].clone() for name in self._dense}
+        for name, p in self._sparse.items():
+            waited = torch.exp(self._decay_sum - self._caught_up[name]).unsqueeze(1)
+            found[name] = torch.lerp(p.detach(), self._average[name], waited)
+        return found
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything an update depends on, but for the weights: flat, by name, ready for safetensors."""
+        found = {f"average/{name}": tensor for name, tensor in self._average.items()}
+        found |= {f"caught_up/{name}": tensor for name, tensor in self._caught_up.items()}
+        for name, (first, second) in self._moments.items():
+            found |= {f"first/{name}": first, f"second/{name}": second}
+        if self._adam is not None:
+            for name, p in self._dense.items():
+                if slots := self._adam.state.get(p):
+                    found |= {f"first/{name}": slots["exp_avg"], f"second/{name}": slots["exp_avg_sq"]}
+        found["updates"] = torch.tensor([self.updates])
+        found["decay_sum"] = torch.tensor([self._decay_sum], dtype=torch.float64)
+        return found
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Continues from what `state` gave."""
+        self.updates = int(state["updates"])
+        self._decay_sum = float(state["decay_sum"])
+        for name in self._average:
+            self._average[name].copy_(state[f"average/{name}"])
+        for name in self._caught_up:
+            self._caught_up[name].copy_(state[f"caught_up/{name}"])
+        for name, (first, second) in self._moments.items():
+            first.copy_(state[f"first/{name}"])
+            second.copy_(state[f"second/{name}"])
+        if self._adam is not None:
+            for name, p in self._dense.items():
+                if f"first/{name}" in state:
+                    self._adam.state[p] = {
+                        "step": torch.tensor(float(self.updates)),
+                        "exp_avg": state[f"first/{name}"].clone(),
+                        "exp_avg_sq": state[f"second/{name}"].clone(),
+                    }

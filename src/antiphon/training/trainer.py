@@ -1,0 +1,466 @@
+"""The loop: batch, loss, update; validate, keep the best, save, stop."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import resource
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from antiphon.config import Config, load_config
+from antiphon.data.batches import Batch
+from antiphon.data.pairs import Corpus, read_corpus
+from antiphon.data.tokenizer import PAD
+from antiphon.errors import FolderError, UsageError
+from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
+from antiphon.runtime import folder as files
+from antiphon.training import checkpoint
+from antiphon.training.card import write_card
+from antiphon.training.checkpoint import Position
+from antiphon.training.optimizer import Optimizer
+from antiphon.training.precision import Precision, choose_precision, products_in
+from antiphon.training.preparation import Prepared, prepare, reopen, unknown_share
+from antiphon.training.progress import Event, Observer, Progress, Started, Stopped, Validated, Warned, as_record
+from antiphon.training.schedule import learning_rate
+from antiphon.training.validation import better, validate
+
+REPORT_SECONDS = 1.0
+"""Time between two progress events."""
+SAVE_SECONDS = 300.0
+"""Most training time that a crash can cost."""
+FEWEST_UPDATES = 100
+"""Updates between validations of small data, whose epochs are too short to judge."""
+RESUMABLE = {"minutes", "max_updates", "patience", "validate_every", "threads"}
+"""Knobs of [train] that may change when a run goes on."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training leaves behind."""
+
+    folder: Path
+    best_dev: float
+    metric: str
+    updates: int
+    seconds: float
+    reason: str
+    finished: bool
+
+
+def train(
+    data: str | Path,
+    out: str | Path,
+    *,
+    preset: str | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+) -> Run:
+    """Trains a model on pairs until it stops getting better or its budget ends, and keeps the best in ``out``.
+
+    Args:
+        data: a TSV, ``src.txt,tgt.txt``, .jsonl or .dialogue file, or a folder made by ``antiphon data``.
+        out: the run folder to make, or to go on with.
+        preset: where the knobs start from.
+        overrides: knobs by group, ``{"train": {"minutes": 5}}``.
+        resume: go on with ``out`` where it stopped.
+        observer: called with every event.
+
+    Raises:
+        AntiphonError: everything in errors.py that is the data's, the knobs', the folder's or the disk's.
+    """
+    begun = time.monotonic()
+    folder = Path(out)
+    config, corpus = _continued(data, folder, preset, overrides) if resume else _begun(data, folder, preset, overrides)
+    with files.locked(folder), _interruptible() as interrupted:
+        if config.train.threads:
+            torch.set_num_threads(config.train.threads)
+        torch.manual_seed(config.train.seed)
+        if resume:
+            prepared = reopen(corpus, config, folder)
+        else:
+            prepared = prepare(corpus, config, folder)
+            _write_config(folder, preset, prepared, corpus)
+        trainer = _Trainer(prepared, folder, corpus, observer, interrupted, begun)
+        if resume:
+            trainer.restore()
+        return trainer.run()
+
+
+def _begun(
+    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, Corpus]:
+    """A new run: its knobs and its corpus; the folder is made last, when both are known to be good."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        resumable = (folder / files.STATE).exists()
+        cure = "go on with --resume, or choose another --out" if resumable else "choose another --out"
+        raise FolderError("the folder exists already", where=str(folder), cure=cure)
+    config = load_config(preset, overrides)
+    corpus = _read(data, config)
+    if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
+        config = config.model_copy(
+            update={"data": config.data.model_copy(update={"context": corpus.card.context})}
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
+    return config, corpus
+
+
+def _continued(
+    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, Corpus]:
+    """A run that goes on: its own knobs, but for those that may change, and its own data."""
+    if not (folder / files.STATE).exists():
+        raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
+    config, facts = files.read_config(folder)
+    if preset is not None and preset != facts.get("preset"):
+        raise UsageError(f'the run was begun with preset "{facts.get("preset")}"', where="--preset", cure="leave it out")
+    changes = {group: dict(values) for group, values in (overrides or {}).items()}
+    free = {key: changes.get("train", {}).pop(key) for key in RESUMABLE & changes.get("train", {}).keys()}
+    for group, values in changes.items():
+        for key, value in values.items():
+            if getattr(getattr(config, group), key, None) != value:
+                where = f"--{group}.{key}"
+                raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
+    tree = config.model_dump()
+    tree["train"].update(free)
+    config = Config.model_validate(tree)
+    corpus = _read(data, config)
+    if corpus.fingerprint != facts.get("fingerprint"):
+        cure = "give the data it was begun with, or start anew with another --out"
+        raise FolderError("the data is not what this run was begun with", where=str(data), cure=cure)
+    return config, corpus
+
+
+def _read(data: str | Path, config: Config) -> Corpus:
+    wish = config.data
+    return read_corpus(data, context=wish.context, dev_pairs=wish.dev_pairs, seed=config.train.seed)
+
+
+def _write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: Corpus) -> None:
+    facts = {
+        "preset": preset,
+        "fingerprint": corpus.fingerprint,
+        "train_pairs": len(corpus.train),
+        "dev_pairs": len(prepared.dev_pairs),
+        "source_vocabulary": prepared.source_tokenizer.size,
+        "target_vocabulary": prepared.target_tokenizer.size,
+        "unknown_share": unknown_share(prepared.train[1]),
+        "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
+    }
+    files.write_config(folder, prepared.config, facts)
+
+
+class _Trainer:
+    """One sitting of a run."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        folder: Path,
+        corpus: Corpus,
+        observer: Observer | None,
+        interrupted: threading.Event,
+        begun: float,
+    ) -> None:
+        config = prepared.config
+        self._prepared, self._config, self._folder, self._corpus = prepared, config, folder, corpus
+        self._observer, self._interrupted, self._begun = observer, interrupted, begun
+        vocabularies = {
+            "source_vocabulary": prepared.source_tokenizer.size,
+            "target_vocabulary": prepared.target_tokenizer.size,
+        }
+        self._model = Seq2Seq(config.model, **vocabularies)
+        self._averaged = Seq2Seq(config.model, **vocabularies).eval()
+        self._optimizer = Optimizer(self._model, config.train, sparse=self._model.sparse_parameters())
+        self._precision = choose_precision(config.train.precision)
+        self._sampler = None
+        if config.model.softmax == "sampled":
+            self._sampler = LogUniformSampler(prepared.target_counts(), config.train.seed)
+        self._position = Position()
+        self._seconds_before = 0.0
+        self._stream = prepared.stream(0)
+        self._saved = begun
+
+    def restore(self) -> None:
+        """Takes up the run where its folder says it stopped."""
+        self._position = checkpoint.restore_state(self._folder, self._model, self._optimizer)
+        self._seconds_before = self._position.seconds
+        self._position.finished = False
+        self._stream = self._prepared.stream(self._position.epoch)
+        log = self._folder / files.LOG
+        kept = [r for r in files.read_lines(log) if r.get("update", 0) <= self._position.update and r["event"] != "stopped"]
+        log.unlink(missing_ok=True)
+        for record in kept:
+            files.append_line(log, record)
+
+    def run(self) -> Run:
+        self._tell(self._started())
+        reason = self._budget_spent() or self._descend()
+        position = self._position
+        position.seconds = self._seconds()
+        position.finished = not self._interrupted.is_set()
+        if position.finished and position.validated_update != position.update:
+            self._validate()
+        checkpoint.save_state(self._folder, self._model, self._optimizer, position)
+        stopped = Stopped(
+            update=position.update,
+            seconds=position.seconds,
+            reason=reason,
+            finished=position.finished,
+            best_update=position.best_update,
+            best_score=math.nan if position.best_score is None else position.best_score,
+            metric=self._config.train.dev_metric,
+            folder=str(self._folder),
+        )
+        self._tell(stopped)
+        write_card(self._folder, self._config, self._corpus, stopped)
+        return Run(
+            self._folder,
+            stopped.best_score,
+            stopped.metric,
+            position.update,
+            position.seconds,
+            reason,
+            position.finished,
+        )
+
+    def _descend(self) -> str:
+        """Updates until something ends them; returns what."""
+        position, patience = self._position, self._config.train.patience
+        losses = tokens = 0.0
+        reported = time.monotonic()
+        while True:
+            loss, count = self._update(self._next_batch())
+            losses, tokens = losses + loss, tokens + count
+            now = time.monotonic()
+            if now - reported >= REPORT_SECONDS:
+                self._tell(self._progress(losses / max(tokens, 1), tokens / (now - reported)))
+                losses = tokens = 0.0
+                reported = now
+            spent = self._budget_spent()
+            if self._interrupted.is_set():
+                return "interrupted"
+            if not spent and self._validation_due():
+                self._validate()
+                reported, losses, tokens = time.monotonic(), 0.0, 0.0
+                if position.since_best >= patience:
+                    return f"no better dev {self._config.train.dev_metric} for {patience} validations"
+                spent = self._budget_spent()
+            if spent:
+                return spent
+            if now - self._saved > SAVE_SECONDS:
+                self._save()
+
+    def _next_batch(self) -> Batch:
+        position = self._position
+        if position.index >= self._stream.batches_per_epoch:
+            position.epoch, position.index = position.epoch + 1, 0
+            self._stream = self._prepared.stream(position.epoch)
+        batch = self._stream.batch(position.epoch, position.index)
+        position.index += 1
+        return batch
+
+    def _update(self, batch: Batch) -> tuple[float, int]:
+        """One update; returns the batch's loss in nats and its real target tokens."""
+        position, config = self._position, self._config
+        rate = learning_rate(config.train, update=position.update, progress=self._budget_share())
+        self._model.train()
+        loss, nats, tokens = batch_loss(
+            self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
+        )
+        loss.backward()
+        norm = self._optimizer.update(rate)
+        position.update += 1
+        if not math.isfinite(norm):
+            position.skipped += 1
+            self._tell(Warned(position.update, f"update {position.update} skipped: its gradient is not finite"))
+            return 0.0, 0
+        return nats, tokens
+
+    def _validate(self) -> None:
+        position = self._position
+        weights = self._optimizer.averaged()
+        own = dict(self._averaged.named_parameters())
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                own[name].copy_(tensor)
+        verdict = validate(self._averaged, self._prepared, self._config, precision=self._precision)
+        best = better(verdict.metric, verdict.score, position.best_score)
+        if best:
+            position.best_score, position.best_update = verdict.score, position.update
+            checkpoint.save_weights(self._folder, weights)
+        warming = position.update <= self._config.train.warmup
+        position.since_best = 0 if best or warming else position.since_best + 1
+        position.validated_update, position.validated_seconds = position.update, self._seconds()
+        self._tell(
+            Validated(
+                update=position.update,
+                seconds=position.validated_seconds,
+                dev_loss=verdict.loss,
+                metric=verdict.metric,
+                score=verdict.score,
+                best=best,
+                since_best=position.since_best,
+                bucket_losses=verdict.bucket_losses,
+                samples=verdict.samples,
+                dominating=verdict.dominating,
+            )
+        )
+        self._save()
+
+    def _save(self) -> None:
+        self._position.seconds = self._seconds()
+        checkpoint.save_state(self._folder, self._model, self._optimizer, self._position)
+        self._saved = time.monotonic()
+
+    def _validation_due(self) -> bool:
+        train, position = self._config.train, self._position
+        since = position.update - position.validated_update
+        if train.validate_every:
+            return since >= train.validate_every
+        if train.minutes and self._seconds() - position.validated_seconds >= 6 * train.minutes:
+            return True
+        tenth = math.ceil(train.max_updates / 10) if train.max_updates else math.inf
+        return since >= min(max(self._stream.batches_per_epoch, FEWEST_UPDATES), tenth)
+
+    def _seconds(self) -> float:
+        return self._seconds_before + time.monotonic() - self._begun
+
+    def _budget_share(self) -> float | None:
+        train = self._config.train
+        shares = []
+        if train.minutes:
+            shares.append(self._seconds() / (60 * train.minutes))
+        if train.max_updates:
+            shares.append(self._position.update / train.max_updates)
+        return max(shares, default=None)
+
+    def _budget_spent(self) -> str:
+        train = self._config.train
+        if train.max_updates and self._position.update >= train.max_updates:
+            return f"all of its {train.max_updates:,} updates are done"
+        if train.minutes and self._seconds() >= 60 * train.minutes:
+            return f"its {train.minutes:g} minutes are over"
+        return ""
+
+    def _stops(self) -> str:
+        train = self._config.train
+        ends = [f"after {train.patience} validations without a better dev {train.dev_metric}"]
+        if train.minutes:
+            ends.insert(0, f"after {train.minutes:g} minutes")
+        if train.max_updates:
+            ends.insert(0, f"after {train.max_updates:,} updates")
+        return " or ".join(ends)
+
+    def _started(self) -> Started:
+        prepared = self._prepared
+        report = prepared.report()
+        return Started(
+            folder=str(self._folder),
+            update=self._position.update,
+            train_pairs=len(prepared.train[0]),
+            dev_pairs=len(prepared.dev[0]),
+            parameters=sum(p.numel() for p in self._model.parameters()),
+            source_vocabulary=prepared.source_tokenizer.size,
+            target_vocabulary=prepared.target_tokenizer.size,
+            buckets=[(*b, n) for b, n in zip(prepared.plan.buckets, report.pairs, strict=True)],
+            padding=report.padding,
+            too_long=report.too_long,
+            updates_per_epoch=self._stream.batches_per_epoch,
+            precision=self._precision,
+            threads=torch.get_num_threads(),
+            stops=self._stops(),
+        )
+
+    def _progress(self, loss: float, tokens_per_second: float) -> Progress:
+        position, train, seconds = self._position, self._config.train, self._seconds()
+        share = self._budget_share()
+        used = seconds - self._seconds_before
+        left = None
+        if share is not None:
+            left = 60 * train.minutes - seconds if train.minutes else used / max(share, 1e-9) * (1 - share)
+        return Progress(
+            update=position.update,
+            epoch=position.epoch + position.index / self._stream.batches_per_epoch,
+            loss=loss,
+            tokens_per_second=tokens_per_second,
+            learning_rate=learning_rate(train, update=position.update, progress=share),
+            seconds=seconds,
+            seconds_left=left,
+            peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        )
+
+    def _tell(self, event: Event) -> None:
+        files.append_line(self._folder / files.LOG, as_record(event))
+        if self._observer is not None:
+            self._observer(event)
+
+
+def batch_loss(
+    model: Seq2Seq,
+    batch: Batch,
+    config: Config,
+    *,
+    precision: Precision,
+    sampler: LogUniformSampler | None,
+    update: int,
+) -> tuple[torch.Tensor, float, int]:
+    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens."""
+    src, src_len, tgt_in, tgt_out = (
+        torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
+    )
+    with products_in(precision):
+        real = (tgt_out != PAD).flatten().nonzero().squeeze(1)
+        targets = tgt_out.flatten().index_select(0, real)
+        features = model.features(src, src_len, tgt_in).flatten(0, 1).index_select(0, real)
+        if sampler is None:
+            loss, nats = full_loss(
+                features, targets, model.softmax_weight, model.softmax_bias.squeeze(1), config.train.label_smoothing
+            )
+        else:
+            ids, log_expected = sampler.draw(config.train.samples, update)
+            loss = sampled_loss(
+                features,
+                targets,
+                model.softmax_weight,
+                model.softmax_bias,
+                torch.from_numpy(ids),
+                torch.from_numpy(log_expected),
+            )
+            nats = loss.detach()
+    return loss / max(len(targets), 1), float(nats), len(targets)
+
+
+
+@contextmanager
+def _interruptible() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+
+    def note(number: int, _frame: object) -> None:
+        if event.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

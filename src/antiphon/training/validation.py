@@ -1,0 +1,95 @@
+"""How good the model is now: dev loss over the full vocabulary, real answers, and whether it has become a bore."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import torch
+
+from antiphon import metrics
+from antiphon.config import Config
+from antiphon.model import Model
+from antiphon.nn.engine import TorchEngine
+from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.training.precision import Precision, products_in
+from antiphon.training.preparation import Prepared
+from antiphon.training.progress import Sample
+
+SAMPLES = 4
+"""Dev pairs shown at each validation."""
+BORE = 0.1
+"""Share of all answers from which one answer dominates."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a validation found."""
+
+    loss: float
+    """Nats per target token over the full vocabulary."""
+    bucket_losses: list[tuple[int, int, float, int]]
+    """(S, T, nats per token, tokens) per bucket with dev pairs."""
+    metric: str
+    score: float
+    samples: list[Sample]
+    dominating: tuple[str, float] | None
+
+
+def validate(model: Seq2Seq, prepared: Prepared, config: Config, *, precision: Precision) -> Verdict:
+    """Scores ``model``, in evaluation mode, on dev."""
+    losses = dev_losses(model, prepared, precision=precision)
+    tokens = sum(count for *_, count in losses)
+    loss = sum(nats * count for *_, nats, count in losses) / max(tokens, 1)
+    metric = config.train.dev_metric
+    pairs = prepared.dev_pairs[: config.train.dev_answers]
+    answers: list[str] = []
+    if pairs:
+        face = Model(TorchEngine(model), prepared.source_tokenizer, prepared.target_tokenizer, config, None)
+        answers = [p.text for p in face.predict([pair.source for pair in pairs], beam=1, nbest=1, sample=False)]
+    references = [pair.target for pair in pairs]
+    return Verdict(
+        loss=loss,
+        bucket_losses=losses,
+        metric=metric,
+        score=loss if metric == "loss" else _score(metric, answers, references),
+        samples=[Sample(p.source, a, p.target) for p, a in zip(pairs[:SAMPLES], answers, strict=False)],
+        dominating=dominating_answer(answers, references),
+    )
+
+
+@torch.inference_mode()
+def dev_losses(model: Seq2Seq, prepared: Prepared, *, precision: Precision) -> list[tuple[int, int, float, int]]:
+    """(S, T, nats per token, tokens) of every bucket that has dev pairs."""
+    nats, tokens = Counter[int](), Counter[int]()
+    with products_in(precision):
+        for batch in prepared.dev_stream().in_order():
+            arrays = (torch.from_numpy(a) for a in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out))
+            nats[batch.bucket] -= float(model.log_probs(*arrays).sum(dtype=torch.float64))
+            tokens[batch.bucket] += int((batch.tgt_out != 0).sum())
+    shapes = prepared.plan.buckets
+    return [(*shapes[bucket], nats[bucket] / count, count) for bucket, count in sorted(tokens.items()) if count]
+
+
+def dominating_answer(answers: list[str], references: list[str]) -> tuple[str, float] | None:
+    """The commonest answer and its share, if it is given too often and far more often than it is right."""
+    if len(answers) < 20:
+        return None
+    answer, count = Counter(answers).most_common(1)[0]
+    share, rightly = count / len(answers), references.count(answer) / len(references)
+    return (answer, share) if share >= BORE and share > 2 * rightly else None
+
+
+def better(metric: str, score: float, best: float | None) -> bool:
+    """Whether ``score`` beats ``best`` under this metric."""
+    if best is None:
+        return True
+    return score < best if metric in ("loss", "wer") else score > best
+
+
+def _score(metric: str, answers: list[str], references: list[str]) -> float:
+    if metric == "accuracy":
+        return metrics.accuracy(answers, [[r] for r in references])
+    if metric == "wer":
+        return metrics.wer(answers, [[r] for r in references])
+    return getattr(metrics, metric)(answers, references)

@@ -1,0 +1,215 @@
+"""Laws of search, over an engine that is no model at all."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from fakes import FakeEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.config import SearchConfig
+from antiphon.data.tokenizer import BOS, EOS, PAD, UNK
+from antiphon.search import Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
+from antiphon.search.hypothesis import length_penalty
+
+sources = st.lists(st.lists(st.integers(4, 11), max_size=6), min_size=1, max_size=5)
+few = settings(max_examples=40, deadline=None)
+
+
+def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
+    src_len = np.array([len(row) + 1 for row in rows])
+    src = np.full((len(rows), src_len.max()), PAD)
+    for n, row in enumerate(rows):
+        src[n, : len(row) + 1] = [*row, EOS]
+    return src, src_len
+
+
+def limits(rows: list[list[int]], most: int = 9) -> np.ndarray:
+    return np.array([most - len(row) % 3 for row in rows])
+
+
+def same(one: list[list[Hypothesis]], other: list[list[Hypothesis]]) -> bool:
+    def told(found: list[list[Hypothesis]]) -> list:
+        return [[(h.ids, h.score, h.log_prob, h.finished, h.attention.tolist()) for h in row] for row in found]
+
+    return told(one) == told(other)
+
+
+configs = st.builds(
+    SearchConfig,
+    beam=st.integers(1, 5),
+    nbest=st.integers(1, 3),
+    length_penalty=st.sampled_from([0.0, 0.6, 1.5]),
+    no_repeat_ngram=st.integers(0, 3),
+    unknown=st.booleans(),
+    temperature=st.sampled_from([0.3, 1.0, 2.0]),
+    top_k=st.sampled_from([1, 3, 40]),
+    top_p=st.sampled_from([0.5, 0.95, 1.0]),
+    seed=st.integers(-3, 3),
+)
+
+
+@few
+@given(sources, configs)
+def test_beam_of_one_is_greedy(rows, config):
+    config = config.model_copy(update={"beam": 1})
+    src, src_len = padded(rows)
+    assert same(
+        beam(FakeEngine(), src, src_len, config, limits(rows)), greedy(FakeEngine(), src, src_len, config, limits(rows))
+    )
+
+
+@few
+@given(sources, configs, st.sampled_from([beam, greedy]))
+def test_a_batch_equals_its_singles(rows, config, search):
+    src, src_len = padded(rows)
+    together = search(FakeEngine(), src, src_len, config, limits(rows))
+    for row, found in zip(rows, together, strict=True):
+        assert same(search(FakeEngine(), *padded([row]), config, limits([row])), [found])
+
+
+@few
+@given(sources, configs)
+def test_a_sampled_batch_equals_its_singles_of_the_same_numbers(rows, config):
+    src, src_len = padded(rows)
+    together = sample(FakeEngine(), src, src_len, config, limits(rows))
+    for number, (row, found) in enumerate(zip(rows, together, strict=True)):
+        assert same(sample(FakeEngine(), *padded([row]), config, limits([row]), numbers=[number]), [found])
+
+
+@few
+@given(sources, configs, st.sampled_from([beam, greedy, sample]))
+def test_every_hypothesis_is_what_it_says(rows, config, search):
+    src, src_len = padded(rows)
+    engine = FakeEngine()
+    for n, found in enumerate(search(engine, src, src_len, config, limits(rows))):
+        assert 1 <= len(found) <= max(1, config.nbest)
+        assert sorted((h.score for h in found), reverse=True) == [h.score for h in found]
+        assert len({tuple(h.ids) for h in found}) == len(found)
+        for h in found:
+            out = np.array([h.ids + [EOS] * h.finished])
+            scored = engine.score(src[[n]], src_len[[n]], np.array([[BOS, *out[0, :-1]]]), out)
+            assert np.allclose(scored[0], h.token_log_probs, atol=1e-6)
+            assert h.log_prob == pytest.approx(scored.sum(), abs=1e-5)
+            assert h.score == pytest.approx(h.log_prob / length_penalty(out.size, config.length_penalty))
+            assert h.attention.shape == (out.size, src_len[n])
+            assert np.allclose(h.attention.sum(axis=1), 1, atol=1e-5)
+            assert out.size <= limits(rows)[n] and (h.finished or out.size == limits(rows)[n])
+            assert not {PAD, BOS, EOS, *([] if config.unknown else [UNK])} & set(h.ids)
+            if (size := config.no_repeat_ngram) > 0:
+                ngrams = [tuple(h.ids[i : i + size]) for i in range(len(h.ids) - size + 1)]
+                assert len(set(ngrams)) == len(ngrams)
+
+
+@pytest.mark.parametrize("exponent", [0.0, 0.6, 2.0])
+@pytest.mark.parametrize("source", [[4], [5, 6], [9, 4, 4]])
+def test_a_beam_that_holds_everything_finds_what_enumeration_finds(source, exponent):
+    engine, longest = FakeEngine(vocabulary=7, sharpness=1.0), 3
+    src, src_len = padded([source])
+    every = []
+    for length in range(longest):
+        for ids in itertools.product([4, 5, 6], repeat=length):
+            out = np.array([[*ids, EOS]])
+            nats = engine.score(src, src_len, np.array([[BOS, *ids]]), out).astype(np.float64).sum()
+            every.append((nats / length_penalty(length + 1, exponent), list(ids)))
+    every.sort(key=lambda pair: -pair[0])
+    for nbest in (1, 3, len(every)):
+        config = SearchConfig(beam=64, nbest=nbest, length_penalty=exponent)
+        [found] = beam(engine, src, src_len, config, np.array([longest]))
+        assert [h.ids for h in found] == [ids for _, ids in every[:nbest]]
+        assert [h.score for h in found] == pytest.approx([score for score, _ in every[:nbest]], abs=1e-6)
+
+
+@few
+@given(sources, configs)
+def test_sampling_without_freedom_is_greedy(rows, config):
+    src, src_len = padded(rows)
+    config = config.model_copy(update={"nbest": 1, "temperature": 1.0, "top_k": 40, "top_p": 1.0})
+    likeliest = greedy(FakeEngine(), src, src_len, config, limits(rows))
+    for cold in ({"temperature": 1e-9}, {"temperature": 5e-324}, {"top_k": 1}, {"top_p": 1e-9}):
+        frozen = config.model_copy(update=cold)
+        assert same(sample(FakeEngine(), src, src_len, frozen, limits(rows)), likeliest)
+
+
+def test_sampling_follows_its_seed_and_the_model():
+    src, src_len = padded([[5, 6]] * 2000)
+    config = SearchConfig(temperature=1.0, top_k=256, top_p=1.0, unknown=True, seed=3)
+    most = np.full(2000, 1)
+    once, again = (sample(FakeEngine(), src, src_len, config, most) for _ in range(2))
+    assert same(once, again)
+    assert not same(once, sample(FakeEngine(), src, src_len, config.model_copy(update={"seed": 4}), most))
+    memory, state = FakeEngine().encode(*padded([[5, 6]]))
+    out = FakeEngine().step(np.array([BOS]), state, memory, 12)
+    allowed = np.exp(out.log_probs[0]) * ~np.isin(out.ids[0], [PAD, BOS])
+    drawn = [h.ids[0] if h.ids else EOS for [h] in once]
+    for token, share in zip(out.ids[0], allowed / allowed.sum(), strict=True):
+        assert drawn.count(token) / 2000 == pytest.approx(share, abs=0.04)
+
+
+def test_top_p_keeps_the_fewest_that_hold_it():
+    src, src_len = padded([[7]] * 300)
+    config = SearchConfig(temperature=1.0, top_k=256, top_p=0.6, unknown=True, seed=0)
+    memory, state = FakeEngine().encode(src[:1], src_len[:1])
+    out = FakeEngine().step(np.array([BOS]), state, memory, 12)
+    ids = [int(i) for i in out.ids[0] if i not in (PAD, BOS)]
+    shares = np.exp([lp for lp, i in zip(out.log_probs[0], out.ids[0], strict=True) if i not in (PAD, BOS)])
+    kept = ids[: int(np.searchsorted(np.cumsum(shares / shares.sum()), 0.6)) + 1]
+    drawn = {h.ids[0] if h.ids else EOS for [h] in sample(FakeEngine(), src, src_len, config, np.full(300, 1))}
+    assert drawn == set(kept)
+
+
+@few
+@given(st.lists(st.integers(4, 11), max_size=6), configs)
+def test_streams_give_what_the_whole_gives(row, config):
+    config = config.model_copy(update={"nbest": 1})
+    src, src_len = padded([row])
+    most = limits([row], 80)
+    assert (
+        list(stream_greedy(FakeEngine(), src, src_len, config, most))
+        == greedy(FakeEngine(), src, src_len, config, most)[0][0].ids
+    )
+    assert (
+        list(stream_sample(FakeEngine(), src, src_len, config, most))
+        == sample(FakeEngine(), src, src_len, config, most)[0][0].ids
+    )
+
+
+def test_finished_sentences_leave_the_batch():
+    src, src_len = padded([[n] for n in range(4, 12)])
+    for search, width in ((greedy, 1), (beam, 3)):
+        engine = FakeEngine()
+        search(engine, src, src_len, SearchConfig(beam=width), np.full(8, 30))
+        rows = [n for n, _ in engine.asked[1:]]
+        assert rows == sorted(rows, reverse=True) and rows[-1] < 8 * width
+
+
+def test_a_rule_that_forbids_too_much_asks_for_more_candidates():
+    engine = FakeEngine(vocabulary=40)
+    src, src_len = padded([[5]])
+    config = SearchConfig(beam=2, no_repeat_ngram=1)
+    [[found]] = beam(engine, src, src_len, config, np.array([60]))
+    assert len(set(found.ids)) == len(found.ids)
+    [[all_of_them]] = greedy(engine, src, src_len, config, np.array([60]))
+    assert len(set(all_of_them.ids)) == len(all_of_them.ids)
+    assert max(k for _, k in engine.asked) <= 40
+
+
+def test_a_vocabulary_run_dry_ends_the_hypothesis():
+    class Endless(FakeEngine):
+        def _after(self, y, state):
+            hashed, log_probs = super()._after(y, state)
+            log_probs[:, EOS] = -50
+            return hashed, log_probs
+
+    src, src_len = padded([[5]])
+    for search in (greedy, beam, sample):
+        engine = Endless(vocabulary=8)
+        [[found]] = search(engine, src, src_len, SearchConfig(no_repeat_ngram=1), np.array([60]))
+        assert found.finished and sorted(found.ids) == [4, 5, 6, 7]
+    [cut] = beam(Endless(vocabulary=8), src, src_len, SearchConfig(beam=3, nbest=3), np.array([4]))
+    assert all(len(h.ids) == 4 or h.finished for h in cut)
+    [[short]] = greedy(Endless(), src, src_len, SearchConfig(), np.array([4]))
+    assert not short.finished and len(short.ids) == 4
