@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from fakes import FakeEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +13,7 @@ from antiphon.config import SearchConfig
 from antiphon.data.tokenizer import BOS, EOS, PAD, UNK
 from antiphon.search import Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
 from antiphon.search.hypothesis import length_penalty
+from fakes import FakeEngine
 
 sources = st.lists(st.lists(st.integers(4, 11), max_size=6), min_size=1, max_size=5)
 few = settings(max_examples=40, deadline=None)
@@ -97,7 +97,8 @@ def test_every_hypothesis_is_what_it_says(rows, config, search):
             assert h.score == pytest.approx(h.log_prob / length_penalty(out.size, config.length_penalty))
             assert h.attention.shape == (out.size, src_len[n])
             assert np.allclose(h.attention.sum(axis=1), 1, atol=1e-5)
-            assert out.size <= limits(rows)[n] and (h.finished or out.size == limits(rows)[n])
+            assert out.size <= limits(rows)[n]
+            assert h.finished or out.size == limits(rows)[n]
             assert not {PAD, BOS, EOS, *([] if config.unknown else [UNK])} & set(h.ids)
             if (size := config.no_repeat_ngram) > 0:
                 ngrams = [tuple(h.ids[i : i + size]) for i in range(len(h.ids) - size + 1)]
@@ -183,7 +184,8 @@ def test_finished_sentences_leave_the_batch():
         engine = FakeEngine()
         search(engine, src, src_len, SearchConfig(beam=width), np.full(8, 30))
         rows = [n for n, _ in engine.asked[1:]]
-        assert rows == sorted(rows, reverse=True) and rows[-1] < 8 * width
+        assert rows == sorted(rows, reverse=True)
+        assert rows[-1] < 8 * width
 
 
 def test_a_rule_that_forbids_too_much_asks_for_more_candidates():
@@ -208,8 +210,10 @@ def test_a_vocabulary_run_dry_ends_the_hypothesis():
     for search in (greedy, beam, sample):
         engine = Endless(vocabulary=8)
         [[found]] = search(engine, src, src_len, SearchConfig(no_repeat_ngram=1), np.array([60]))
-        assert found.finished and sorted(found.ids) == [4, 5, 6, 7]
+        assert found.finished
+        assert sorted(found.ids) == [4, 5, 6, 7]
     [cut] = beam(Endless(vocabulary=8), src, src_len, SearchConfig(beam=3, nbest=3), np.array([4]))
     assert all(len(h.ids) == 4 or h.finished for h in cut)
     [[short]] = greedy(Endless(), src, src_len, SearchConfig(), np.array([4]))
-    assert not short.finished and len(short.ids) == 4
+    assert not short.finished
+    assert len(short.ids) == 4

@@ -1,9 +1,9 @@
 """Antiphon: recurrent sequence-to-sequence models with attention, from pairs of text to answers.
 
-    import antiphon
-    run = antiphon.train("pairs.tsv", out="runs/x", preset="g2p", minutes=10)
-    model = antiphon.load("runs/x")
-    model.predict("antiphon").text
+import antiphon
+run = antiphon.train("pairs.tsv", out="runs/x", preset="g2p", minutes=10)
+model = antiphon.load("runs/x")
+model.predict("antiphon").text
 """
 
 from __future__ import annotations

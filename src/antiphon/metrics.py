@@ -27,8 +27,11 @@ def plain(text: str) -> str:
 
 
 def words(text: str) -> list[str]:
-    """Runs of letters, digits and underscores, and every other visible character by itself: ``don 't`` is 3."""
-    return re.findall(r"\w+|[^\w\s]", unicodedata.normalize("NFC", text))
+    """Runs of letters, marks, digits and underscores, and every other visible character by itself: ``don't`` is 3."""
+    text = unicodedata.normalize("NFC", text)
+    # To \w the vowel signs of Indic scripts are no part of a word; where they stand, it sees an underscore.
+    shape = text if text.isascii() else "".join("_" if unicodedata.category(c)[0] == "M" else c for c in text)
+    return [text[found.start() : found.end()] for found in re.finditer(r"\w+|[^\w\s]", shape)]
 
 
 # --- right or wrong -----------------------------------------------------------------------------------------------
@@ -122,9 +125,10 @@ def bits(nats: float, units: int) -> float:
     return nats / math.log(2) / max(1, units)
 
 
-def spelling_nats(unknown: Sequence[str], alphabet: int) -> float:
-    """Nats to spell words out, every character and an end mark as one of alphabet + 1 equally likely signs."""
-    return sum(len(word) + 1 for word in unknown) * math.log(alphabet + 1)
+def spelling_nats(unknown: int, characters: int, alphabet: int) -> float:
+    """Nats to spell unknown words of so many characters in all: every character, and an end mark for each word, is
+    one of alphabet + 1 equally likely signs."""
+    return (unknown + characters) * math.log(alphabet + 1)
 
 
 # --- sameness -----------------------------------------------------------------------------------------------------

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-import json
-import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -16,8 +12,8 @@ import numpy as np
 
 from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.tokenizer import BOS, EOS, PAD, Tokenizer
-from antiphon.errors import FolderError, MissingExtraError, UsageError
-from antiphon.runtime.folder import CONFIG, SOURCE_TOKENIZER, TARGET_TOKENIZER, TOKENIZER
+from antiphon.errors import MissingExtraError, UsageError
+from antiphon.runtime.folder import read_config, read_tokenizers
 from antiphon.search import Engine, Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
 
 END = "</s>"
@@ -26,7 +22,7 @@ END = "</s>"
 _POSITIONS = 4096  # source positions x beam in one batch of a search; source and target positions of a scoring
 _LOGITS = 2**25  # most target positions x V in one batch of a scoring: 128 MB
 _CONFIG_BYTES = 1 << 20
-_TOKENIZER_BYTES = 64 << 20
+_AGAIN = "copy the folder again or train again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +37,7 @@ class Prediction:
     source_tokens: list[str]
     """(S,) as written, whatever way the model reads; the last is ``</s>``."""
     attention: np.ndarray
-    """(T, S) float32: where the model looked for each token; rows sum to 1."""
+    """(T, S) float32: where the model looked for each token; rows sum to 1, or are 0 where it has no attention."""
     truncated: bool
     """Whether the source was too long and lost its beginning."""
     alternatives: list[Prediction] = field(default_factory=list)
@@ -96,8 +92,8 @@ class Model:
     @overload
     def predict(self, texts: str, **search: Any) -> Prediction: ...
     @overload
-    def predict(self, texts: Sequence[str], **search: Any) -> list[Prediction]: ...
-    def predict(self, texts: str | Sequence[str], **search: Any) -> Prediction | list[Prediction]:
+    def predict(self, texts: list[str], **search: Any) -> list[Prediction]: ...
+    def predict(self, texts: str | list[str], **search: Any) -> Prediction | list[Prediction]:
         """Answer a text, or each of a list of texts.
 
         Any text is answered, also an empty one; one too long loses its beginning and says so (`truncated`).
@@ -152,7 +148,7 @@ class Model:
         its tokenizer does not know is scored as UNK: see `evaluation.evaluate` for what that hides.
         """
         sources = self._sources([source for source, _ in pairs])
-        targets = self.target_tokenizer.encode_batch([_writable(target) for _, target in pairs])
+        targets = self.target_tokenizer.encode_batch([target for _, target in pairs])
         nats = np.zeros(len(pairs))
         tokens = np.array([len(ids) + 1 for ids in targets], dtype=np.int64)
         longest = np.array([max(len(s.ids) + 1, len(t) + 1) for s, t in zip(sources, targets, strict=True)], np.int64)
@@ -169,7 +165,7 @@ class Model:
         Its score is log P(target | source) in nats, without length penalty.
         """
         [read] = self._sources([source])
-        ids = self.target_tokenizer.encode(_writable(target))
+        ids = self.target_tokenizer.encode(target)
         memory, state = self.engine.encode(*self._padded([read]))
         looks = []
         for token in [BOS, *ids]:
@@ -191,9 +187,9 @@ class Model:
     def _sources(self, texts: Sequence[str]) -> list[_Source]:
         for text in texts:
             if not isinstance(text, str):
-                raise UsageError(f"a source must be text, not {type(text).__name__}", cure="give a str or a list of str")
+                raise UsageError(f"a source must be text, not {type(text).__name__}", cure="give str or a list of str")
         most = self.max_source - 1
-        encoded = self.source_tokenizer.encode_batch([_writable(text) for text in texts])
+        encoded = self.source_tokenizer.encode_batch(list(texts))
         return [_Source(ids[max(0, len(ids) - most) :], len(ids) > most) for ids in encoded]
 
     def _padded(self, sources: Sequence[_Source]) -> tuple[np.ndarray, np.ndarray]:
@@ -253,8 +249,8 @@ def load(folder: str | Path) -> Model:
         MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
     """
     folder = Path(folder).expanduser()
-    config = _read_config(folder)
-    source_tokenizer, target_tokenizer = _read_tokenizers(folder)
+    config, _ = read_config(folder)
+    source_tokenizer, target_tokenizer = read_tokenizers(folder)
     try:
         runner = importlib.import_module("antiphon.nn.engine")
     except ModuleNotFoundError as error:
@@ -265,92 +261,6 @@ def load(folder: str | Path) -> Model:
         folder, config.model, source_vocabulary=source_tokenizer.size, target_vocabulary=target_tokenizer.size
     )
     return Model(engine, source_tokenizer, target_tokenizer, config, folder)
-
-
-def _read_config(folder: Path) -> Config:
-    if not folder.is_dir():
-        raise _no_folder(folder)
-    path = folder / CONFIG
-    if not path.is_file():
-        raise FolderError(
-            f"not a model folder: no {CONFIG}", where=str(folder), cure="a model folder is what antiphon train --out makes"
-        )
-    damaged = "copy the folder again or train again"
-    try:
-        tree = json.loads(_read(path, _CONFIG_BYTES))
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number of a million digits
-        raise FolderError(f"damaged: not JSON ({error})", where=str(path), cure=damaged) from None
-    if not isinstance(tree, dict):
-        raise FolderError("damaged: not a JSON object", where=str(path), cure=damaged)
-    made_by, own = str(tree.get("antiphon", "")), _version()
-    if _major(made_by) > _major(own):
-        raise FolderError(
-            f"made by antiphon {made_by:.20}, this is {own}", where=str(path), cure="pip install --upgrade antiphon"
-        )
-    groups = {name: tree[name] for name in Config.model_fields if tree.get(name) is not None}
-    try:
-        return parse_config(groups)
-    except UsageError as error:
-        raise FolderError(error.what, where=str(path), cure=error.cure if "did you mean" in error.cure else damaged) from None
-
-
-def _read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
-    shared = (folder / TOKENIZER).exists()
-    names = [TOKENIZER] if shared else [SOURCE_TOKENIZER, TARGET_TOKENIZER]
-    found = []
-    for name in names:
-        path = folder / name
-        if not path.is_file():
-            raise FolderError(
-                f"not a whole model folder: no {TOKENIZER if name == SOURCE_TOKENIZER else name}",
-                where=str(folder),
-                cure="copy the folder again or train again",
-            )
-        _bounded(path, _TOKENIZER_BYTES)
-        found.append(Tokenizer.load(path))
-    return found[0], found[-1]
-
-
-def _no_folder(folder: Path) -> FolderError:
-    if folder.exists():
-        return FolderError("not a folder", where=str(folder), cure="give the folder that holds config.json")
-    try:
-        beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
-    except OSError:
-        beside = []
-    near = difflib.get_close_matches(folder.name, beside, n=1)
-    cure = f"did you mean {folder.parent / near[0]}?" if near else "a model folder is what antiphon train --out makes"
-    return FolderError("no such folder", where=str(folder), cure=cure)
-
-
-def _bounded(path: Path, most: int) -> None:
-    if path.stat().st_size > most:
-        raise FolderError(f"larger than {most >> 20} MB", where=str(path), cure="this is no file that antiphon made")
-
-
-def _read(path: Path, most: int) -> bytes:
-    _bounded(path, most)
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FolderError(f"cannot be read ({error.strerror})", where=str(path)) from None
-
-
-def _version() -> str:
-    try:
-        return metadata.version("antiphon")
-    except metadata.PackageNotFoundError:  # run from a source tree, which reads every version
-        return "9999"
-
-
-def _major(version: str) -> int:
-    first = version.partition(".")[0]
-    return int(first) if first.isascii() and first.isdigit() and len(first) < 10 else 0
-
-
-def _writable(text: str) -> str:
-    """NFC, with half characters (lone surrogates, which no UTF-8 can hold) as "?"."""
-    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -105,7 +106,8 @@ class BatchStream:
         seed: int = 1,
     ) -> None:
         assert len(source) == len(target), "as many targets as sources"
-        assert len(rows) == len(plan.buckets) and min(rows) >= 1, "rows for every bucket"
+        assert len(rows) == len(plan.buckets), "rows for every bucket"
+        assert min(rows) >= 1, "a row at least"
         self.source, self.target, self.plan, self.rows = source, target, plan, list(rows)
         self.order, self.reverse_source, self.seed = order, reverse_source, seed
         lengths = source.lengths.astype(np.int64) + 1, target.lengths.astype(np.int64) + 1
@@ -117,7 +119,7 @@ class BatchStream:
         """Pairs left out."""
         by_bucket = np.argsort(chosen, kind="stable")
         edges = np.searchsorted(chosen[by_bucket], np.arange(len(plan.buckets) + 1))
-        self._members = [by_bucket[start:end] for start, end in zip(edges[:-1], edges[1:], strict=True)]
+        self._members = [by_bucket[start:end] for start, end in itertools.pairwise(edges)]
         self._batches = [-(-len(members) // count) for members, count in zip(self._members, self.rows, strict=True)]
         self.batches_per_epoch = sum(self._batches)
         """The same for every epoch."""
@@ -129,7 +131,8 @@ class BatchStream:
 
     def batch(self, epoch: int, index: int) -> Batch:
         """Batch ``index`` (from 0 to `batches_per_epoch` - 1) of ``epoch`` (from 0); calls may come in any order."""
-        assert epoch >= 0 and 0 <= index < self.batches_per_epoch, "no such batch"
+        assert epoch >= 0, "epochs count from 0"
+        assert 0 <= index < self.batches_per_epoch, "no such batch"
         if self.order == "proportional":
             bucket, indices = self._drawn(epoch, index)
         else:

@@ -27,6 +27,7 @@ import numpy as np
 from antiphon.errors import DataError, UsageError
 
 GRID = 96  # lengths a side that may become a boundary; beyond it, lengths are grouped evenly by pairs
+PAIRS_UP_TO = 16  # buckets up to which two are exchanged at once; there are count² / 2 such exchanges
 TooLong = Literal["truncate", "drop"]
 
 
@@ -85,7 +86,7 @@ class BucketPlan:
             source_lengths: (n,) tokens with EOS.
             target_lengths: (n,) tokens with EOS.
             count: most shapes; fewer where fewer suffice for no padding at all.
-            max_source: longest source; what is beyond is planned for as if cut to it ("truncate") or not at all ("drop").
+            max_source: longest source; pairs beyond are planned for as if cut to it ("truncate"), or not ("drop").
             max_target: the same for targets.
             too_long: what will be done with such pairs.
 
@@ -157,7 +158,9 @@ class BucketPlan:
         beyond = np.flatnonzero(chosen < 0)
         if len(beyond):
             shapes = np.array(self.buckets)
-            lost = np.maximum(source[beyond, None] - shapes[:, 0], 0) + np.maximum(target[beyond, None] - shapes[:, 1], 0)
+            lost = np.maximum(source[beyond, None] - shapes[:, 0], 0) + np.maximum(
+                target[beyond, None] - shapes[:, 1], 0
+            )
             chosen[beyond] = lost.argmin(1)
         return chosen
 
@@ -234,8 +237,11 @@ class _Search:
             if plan and work >= self._work(plan):
                 break  # no padding left to save
             plan.append(spot)
-        for together in (1, 2, 1):
+        for together in (1, 2, 1) if count <= PAIRS_UP_TO else (1,):
             plan = self._exchange(plan, together)
+        holder, _ = self._held_by(plan)
+        used = set(holder[self.histogram > 0].tolist())
+        plan = [spot for index, spot in enumerate(self._ordered(plan)) if index in used]
         return [Bucket(int(self.sides[row]), int(self.tops[column])) for row, column in plan]
 
     def _exchange(self, plan: list[tuple[int, int]], together: int) -> list[tuple[int, int]]:
@@ -260,11 +266,15 @@ class _Search:
 
     def _held_by(self, plan: list[tuple[int, int]]) -> tuple[np.ndarray, list[float]]:
         """Of every grid point the bucket that takes it, (R, C), and the costs of the buckets; the last: none."""
-        ordered = sorted(plan, key=lambda spot: -self.costs[spot])
+        ordered = self._ordered(plan)
         holder = np.full(self.histogram.shape, len(ordered), np.int64)
         for index, (row, column) in enumerate(ordered):
             holder[: row + 1, : column + 1] = index
         return holder, [float(self.costs[spot]) for spot in ordered] + [self.unheld]
+
+    def _ordered(self, plan: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Dearest first, so that of two buckets that hold a pair the cheaper, set later, takes it."""
+        return sorted(plan, key=lambda spot: -self.costs[spot])
 
     def _work(self, plan: list[tuple[int, int]]) -> float:
         holder, costs = self._held_by(plan)

@@ -56,10 +56,10 @@ class Store:
                     lengths.append(len(row))
                     buffer.extend(row)
                     if len(buffer) >= SPOOL_IDS:
-                        largest = max(largest, max(buffer))
+                        largest = max(largest, np.max(buffer))
                         buffer.tofile(spool)
                         del buffer[:]
-                largest = max(largest, max(buffer, default=0))
+                largest = max(largest, np.max(buffer, initial=0))
                 buffer.tofile(spool)
                 offsets = np.concatenate(([0], np.cumsum(np.array(lengths, np.int64)))).astype(np.int64)
                 spool.seek(0)
@@ -89,7 +89,7 @@ class Store:
         try:
             ids = np.load(ids_path, mmap_mode="r", allow_pickle=False)
             offsets = np.load(offsets_path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError) as error:
+        except Exception as error:  # of a damaged header numpy's parser raises whatever it stumbles over
             raise FolderError(f"cannot read token ids ({error})", where=str(ids_path), cure=_CURE) from None
         sound = ids.ndim == 1 and ids.dtype in (np.uint16, np.int32) and offsets.ndim == 1 and offsets.dtype == np.int64
         offsets = np.array(offsets) if sound else offsets

@@ -31,7 +31,7 @@ def chat(conversation: Conversation, model: Model) -> None:
         SaveError: the transcript cannot be written.
     """
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    name = model.folder.name if model.folder is not None else "the model"
+    name = model.folder.resolve().name if model.folder is not None else "the model"
     note(f"talking with {name}: type something")
     _help()
     try:
@@ -65,10 +65,13 @@ def _turn(line: str, conversation: Conversation, model: Model) -> None:
 
 
 def _again(conversation: Conversation) -> None:
-    if not conversation.turns:
-        note("(nothing was said yet)")
-    elif not _speak(conversation.again()):
+    other = conversation.again()
+    if other is not None:
+        _speak(other)
+    elif conversation.turns:
         note("(there is no other answer; /sample draws new ones)")
+    else:
+        note("(nothing was said yet)")
 
 
 def _attention(conversation: Conversation) -> None:
@@ -90,17 +93,13 @@ def _help() -> None:
         note(f"  {command:{width}}  {meaning}")
 
 
-def _speak(pieces: Iterator[str]) -> bool:
-    """Print pieces as they come, as one line; says whether there were any."""
-    any_piece = False
+def _speak(pieces: Iterator[str]) -> None:
+    """Print pieces as they come, as one line."""
     for piece in pieces:
-        any_piece = True
         sys.stdout.write(shown(piece))
         sys.stdout.flush()
-    if any_piece:
-        sys.stdout.write("\n")
-        sys.stdout.flush()
-    return any_piece
+    sys.stdout.write("\n")
+    sys.stdout.flush()
 
 
 def _piped() -> Iterator[str]:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
-from antiphon.config import Config, SearchConfig, load_config, parse_config
-from antiphon.errors import AntiphonError, DataError, MissingExtraError, SaveError, UsageError
+from antiphon.config import load_config, parse_config
+from antiphon.errors import AntiphonError, DataError, SaveError, UsageError
 from antiphon.faces.knobs import (
     BareSearchFlags,
     DataFlags,
@@ -28,7 +28,8 @@ from antiphon.faces.knobs import (
     given,
     spelled_alike,
 )
-from antiphon.faces.screen import note, shown, speak_utf8, stderr, stdout, table
+from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table
+from antiphon.version import VERSION
 
 if TYPE_CHECKING:
     from antiphon.data.pairs import Pair
@@ -38,23 +39,14 @@ _CHUNK = 256
 """Lines answered together when a file or a pipe is read."""
 
 
-def _version() -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version("antiphon")
-    except metadata.PackageNotFoundError:
-        return "unknown: not installed as a package"
-
-
 app = App(
     name="antiphon",
     help="Learn from pairs of texts, then answer: chat, translate, pronounce. Recurrent sequence-to-sequence models.",
-    version=_version,
+    version=VERSION,
+    suppress_keyboard_interrupt=False,
 )
 
-_Json = Annotated[bool, Parameter(negative=())]
-_Switch = Annotated[bool, Parameter(negative=())]
+_Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 2
 
 
-@app.command
+@app.command(sort_key=0)
 def data(
     name: str | None = None,
     /,
@@ -96,7 +88,7 @@ def data(
     out: Path | None = None,
     seed: int = 1,
     raw: Annotated[bool | None, Parameter(negative="--tok")] = None,
-    json: _Json = False,
+    json: _Switch = False,
     **options: str,
 ) -> None:
     """Fetch or read a corpus; write train, dev and test as source TAB target. Without NAME: list the corpora.
@@ -138,7 +130,7 @@ def data(
         _print(line)
 
 
-@app.command
+@app.command(sort_key=1)
 def train(
     pairs: Annotated[str, Parameter(name="DATA")],
     /,
@@ -170,23 +162,24 @@ def train(
     resume
         Go on with the run in the folder.
     """
-    try:
-        from antiphon.training import trainer
-    except ModuleNotFoundError as error:
-        if (error.name or "").startswith("antiphon"):
-            raise
-        raise MissingExtraError("training", "train") from None
-    from antiphon.faces.progress import TrainingScreen
-
     knobs = {"data": given(data), "model": given(model), "train": given(train), "search": given(search)}
     for key, value in (("minutes", minutes), ("seed", seed)):
         if value is not None:
             knobs["train"][key] = value
-    config = _config_to_train(knobs, preset, out if resume else None)
+    if not resume:
+        load_config(preset, knobs)  # a slip is told before the seconds it takes to import PyTorch
+    import antiphon
+    from antiphon.faces import inspection
+    from antiphon.faces.progress import TrainingScreen
+
     with TrainingScreen() as screen:
-        run = trainer.train(pairs, out, config, preset=preset, resume=resume, observer=screen)
+        run = antiphon.train(pairs, out, preset=preset, resume=resume, observer=screen, knobs=knobs)
+    try:
+        inspection.save_curve(run.folder)
+    except AntiphonError as error:
+        note(f"warning: no picture of the curve: {error}")  # what was learnt is safe all the same
     console = stderr()
-    console.print(f"best dev {run.metric} {run.best_dev:.3f} after {run.updates:,} updates: {shown(str(run.folder))}")
+    console.print(f"best dev {run.metric} {run.best_dev:.3f}; try it:", soft_wrap=True)
     console.print(f"  antiphon chat {run.folder}", soft_wrap=True)
     console.print(f'  antiphon predict {run.folder} "some text"', soft_wrap=True)
     console.print(f"  antiphon evaluate {run.folder} {pairs}", soft_wrap=True)
@@ -196,7 +189,7 @@ def train(
     return 130
 
 
-@app.command
+@app.command(sort_key=2)
 def evaluate(
     model: str,
     pairs: Annotated[str, Parameter(name="DATA")],
@@ -204,7 +197,9 @@ def evaluate(
     *,
     split: Literal["test", "dev", "train"] | None = None,
     metrics: str | None = None,
-    json: Path | None = None,
+    tokenize: Literal["13a", "none"] = "13a",
+    limit: int | None = None,
+    json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     search: BareSearchFlags = None,
 ) -> None:
     """Answer DATA and compare with what was right.
@@ -218,7 +213,12 @@ def evaluate(
     split
         The part of a folder; without it test, or dev where there is no test.
     metrics
-        Comma-separated: bleu, chrf, wer, per, accuracy, perplexity, distinct, hits.
+        Comma-separated: accuracy, bleu, chrf, distinct, hits, loss, per, perplexity, wer; without it what suits
+        the model's tokens.
+    tokenize
+        How BLEU cuts words: none where the text is tokenised already.
+    limit
+        Look at the first so many pairs only.
     json
         Write the scores as a JSON object to this file; - is standard output.
     """
@@ -227,8 +227,8 @@ def evaluate(
     overrides = _search_overrides(search)
     chosen = _split(pairs, split)
     loaded = _load(model)
-    options = {} if metrics is None else {"metrics": [name.strip() for name in metrics.split(",") if name.strip()]}
-    scores = evaluation.evaluate(loaded, chosen, **options, **overrides)
+    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
+    scores = evaluation.evaluate(loaded, chosen, names, tokenize=tokenize, limit=limit, **overrides)
     text = _json_text(scores)
     if json is not None and str(json) == "-":
         _print(text, raw=True)
@@ -239,7 +239,7 @@ def evaluate(
         _print(line)
 
 
-@app.command
+@app.command(sort_key=3)
 def predict(
     model: str,
     /,
@@ -248,7 +248,7 @@ def predict(
     output: Path | None = None,
     attention: _Switch = False,
     attention_png: Path | None = None,
-    json: _Json = False,
+    json: _Switch = False,
     search: BareSearchFlags = None,
 ) -> None:
     """Answer each TEXT, else each line of --input or of standard input, on a line of its own.
@@ -277,6 +277,10 @@ def predict(
         raise UsageError("both TEXT and --input", where="antiphon predict", cure="give one of them")
     sources = iter(text) if text else _lines(input)
     loaded = _load(model)
+    usual = loaded.config.search
+    nbest = overrides.get("nbest", usual.nbest)
+    if "beam" not in overrides and not overrides.get("sample", usual.sample):
+        overrides["beam"] = max(usual.beam, nbest)
     # A person at the keyboard wants an answer after every line.
     chunk = 1 if not text and input is None and sys.stdin.isatty() else _CHUNK
     console = stdout()
@@ -291,7 +295,7 @@ def predict(
                     _save_attention(prediction, attention_png, title=source)
                 if json:
                     yield _json_text(_as_record(source, prediction, attention=attention), line=True)
-                elif "nbest" in overrides and overrides["nbest"] > 1:
+                elif nbest > 1:
                     for one in (prediction, *prediction.alternatives):
                         yield f"{answered}\t{one.score:.4f}\t{shown(one.text)}"
                 else:
@@ -308,14 +312,14 @@ def predict(
             _print(line, raw=True)
 
 
-@app.command
+@app.command(sort_key=4)
 def score(
     model: str,
     pairs: Annotated[str, Parameter(name="DATA")],
     /,
     *,
     split: Literal["test", "dev", "train"] | None = None,
-    json: _Json = False,
+    json: _Switch = False,
 ) -> None:
     """log P(target | source) of each pair: nats TAB tokens (EOS counted) TAB source TAB target.
 
@@ -349,7 +353,7 @@ def score(
     note(f"{len(chosen):,} pairs, {nats_total:,.2f} nats, {tokens_total:,} tokens: perplexity {perplexity:,.2f}")
 
 
-@app.command
+@app.command(sort_key=5)
 def chat(
     model: str | None = None,
     /,
@@ -379,14 +383,14 @@ def chat(
         terminal.chat(Conversation(loaded, search=overrides, transcript=written), loaded)
 
 
-@app.command
+@app.command(sort_key=6)
 def inspect(
     path: Annotated[str, Parameter(name="DATA|RUN|MODEL")],
     /,
     *,
     preset: str | None = None,
     png: Path | None = None,
-    json: _Json = False,
+    json: _Switch = False,
     data: DataFlags = None,
 ) -> None:
     """Lengths and buckets of data; knobs, curve and sizes of a run; sizes and vocabulary of a model.
@@ -417,9 +421,8 @@ def inspect(
         _print(line)
     if facts["kind"] == "run":
         _print("")
-        written = inspection.show_curve(path, stdout(), png)
-        if written is not None:
-            note(f"the curve as a picture: {written}")
+        inspection.show_curve(path, stdout())
+        note(f"the curve as a picture: {inspection.save_curve(path, png)}")
 
 
 # What the commands share.
@@ -441,32 +444,10 @@ def _in_one_line(error: CycloptsError, tokens: Sequence[str]) -> str:
     return f"{what}; {advice}"
 
 
-def _config_to_train(knobs: dict[str, dict[str, Any]], preset: str | None, resumed: Path | None) -> Config:
-    """Preset and flags; a resumed run keeps its own knobs where no flag says otherwise."""
-    if resumed is None:
-        return load_config(preset, knobs)
-    from antiphon.faces.inspection import run_config
-
-    tree = run_config(resumed).model_dump()
-    if preset is not None:
-        raise UsageError("a run keeps its preset", where="--resume", cure="leave out --preset")
-    return parse_config({group: values | knobs[group] for group, values in tree.items()}, where=str(resumed))
-
-
 def _search_overrides(flags: Any) -> dict[str, Any]:
     """The search flags that were given, checked before any model is loaded. Raises UsageError."""
     overrides = given(flags)
-    checked = parse_config({"search": overrides}).search
-    if checked.nbest > checked.beam and not checked.sample:
-        if "beam" in overrides:
-            raise UsageError(
-                f"{checked.nbest} answers of a beam of {checked.beam}", where="--nbest", cure="raise --beam"
-            )
-        limit = SearchConfig.model_fields["beam"].metadata
-        most = next((bound.le for bound in limit if hasattr(bound, "le")), checked.nbest)
-        if checked.nbest > most:
-            raise UsageError(f"{checked.nbest} answers are more than a beam of {most} holds", where="--nbest")
-        overrides["beam"] = checked.nbest
+    parse_config({"search": overrides})
     return overrides
 
 
@@ -555,7 +536,7 @@ def _score(value: Any) -> str:
 
 
 def _json_text(tree: Any, *, line: bool = False) -> str:
-    return json.dumps(tree, ensure_ascii=False, indent=None if line else 2)
+    return escaped(json.dumps(tree, ensure_ascii=False, indent=None if line else 2))
 
 
 def _print(text: str, *, raw: bool = False) -> None:

@@ -127,6 +127,13 @@ class Conversation:
             self._prediction = self._model.predict(self._source(), **self._asked)
         return self._prediction
 
+    def cut(self) -> int:
+        """How many tokens of the last human turn were read, if it was too long to be read whole; else 0."""
+        if not self._turns:
+            return 0
+        most = self._model.max_source - 1  # EOS takes a place
+        return most if len(self._model.source_tokenizer.encode(self._turns[-2])) > most else 0
+
     def answer(self, text: str) -> Iterator[str]:
         """The answer, piece by piece; whatever the text, there is one. The turn is kept when the last piece is out.
 
@@ -147,27 +154,30 @@ class Conversation:
             self._turns.append("".join(pieces))
             self._note("BOT", self._turns[-1])
 
-    def again(self) -> Iterator[str]:
-        """Another answer to the same turn, in place of the last one: the next best, or a new draw.
+    def again(self) -> Iterator[str] | None:
+        """Another answer to the same turn, in place of the last one: a new draw, or the next best.
 
-        Gives nothing if there is no other answer, or nothing was asked yet.
+        None where there is no other, or nothing was asked yet.
+
+        Raises:
+            SaveError: the transcript cannot be written.
         """
         if not self._turns:
-            return
+            return None
         if self.sampling:
-            pieces = []
-            for piece in self._pieces():
-                pieces.append(piece)
-                yield piece
-            text = "".join(pieces)
-        else:
-            if self._others is None:
-                self._others = self._next_best()
-            if not self._others:
-                return
-            self._prediction = self._others.pop(0)
-            text = self._prediction.text
-            yield text
+            return self._instead(self._pieces())
+        if self._others is None:
+            self._others = self._next_best()
+        if not self._others:
+            return None
+        self._prediction = self._others.pop(0)
+        return self._instead(iter([self._prediction.text]))
+
+    def _instead(self, pieces: Iterator[str]) -> Iterator[str]:
+        text = ""
+        for piece in pieces:
+            text += piece
+            yield piece
         self._turns[-1] = text
         self._note("BOT", text)
 

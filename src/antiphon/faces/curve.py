@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,9 @@ def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     if curve.train:
         axes.plot(*zip(*curve.train, strict=True), color="0.65", linewidth=1.2, label="train")
     if curve.dev:
-        axes.plot(*zip(*curve.dev, strict=True), color="tab:blue", linewidth=1.8, marker="o", markersize=3.5, label="dev")
+        axes.plot(
+            *zip(*curve.dev, strict=True), color="tab:blue", linewidth=1.8, marker="o", markersize=3.5, label="dev"
+        )
     if curve.best is not None:
         low = dict(curve.dev)[curve.best]
         axes.plot([curve.best], [low], "o", markersize=9, markerfacecolor="none", markeredgecolor="tab:blue")
@@ -147,7 +150,7 @@ def _joined(points: Points, left: float, right: float, columns: int) -> Points:
     """The points with those between them, one for every column of dots at least."""
     step = (right - left) / columns or 1.0
     joined = points[:1]
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         pieces = max(1, math.ceil((x1 - x0) / step))
         joined += [(x0 + (x1 - x0) * n / pieces, y0 + (y1 - y0) * n / pieces) for n in range(1, pieces + 1)]
     return joined

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from rich.cells import cell_len, set_cell_size
@@ -93,14 +93,14 @@ def save_attention(
     save_figure(figure, path)
 
 
-def _draw_block(
-    sources: list[str], targets: list[str], brightness: np.ndarray, margin: int, console: Console
-) -> None:
+def _draw_block(sources: list[str], targets: list[str], brightness: np.ndarray, margin: int, console: Console) -> None:
     columns = [_upright(label) for label in sources]
     tallest = max(map(len, columns))
     for level in range(tallest):
         # Labels stand on the cells, so short ones begin lower.
-        marks = [column[level - (tallest - len(column))] if level >= tallest - len(column) else "" for column in columns]
+        marks = [
+            column[level - (tallest - len(column))] if level >= tallest - len(column) else "" for column in columns
+        ]
         line = " " * (margin + 1) + "".join(set_cell_size(mark, _CELL) for mark in marks)
         console.print(Text(line.rstrip()), style="dim", soft_wrap=True)
     coloured = console.color_system is not None
@@ -119,9 +119,7 @@ def _draw_block(
 def _colour(value: float) -> str:
     place = min(max(value, 0.0), 1.0) * (len(_RAMP) - 1)
     low = min(int(place), len(_RAMP) - 2)
-    red, green, blue = (
-        round(a + (b - a) * (place - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True)
-    )
+    red, green, blue = (round(a + (b - a) * (place - low)) for a, b in zip(_RAMP[low], _RAMP[low + 1], strict=True))
     return f"rgb({red},{green},{blue})"
 
 

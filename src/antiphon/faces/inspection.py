@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from antiphon.config import Config, parse_config
+from antiphon.config import Config
 from antiphon.errors import FolderError
 from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from antiphon.data.pairs import Card, Pair
-    from antiphon.data.tokenizer import Tokenizer
 
 _GROUPS = ("data", "model", "train", "search")
 _ROWS = 12
@@ -48,7 +47,6 @@ def data_facts(path: str, config: Config) -> dict[str, Any]:
     Raises:
         DataError: as `read_corpus`.
     """
-    from antiphon.data.batches import rows_per_bucket
     from antiphon.data.pairs import read_corpus
     from antiphon.training.preparation import prepare
 
@@ -57,10 +55,7 @@ def data_facts(path: str, config: Config) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(corpus, config, Path(scratch))
         source, target = (store.lengths + 1 for store in prepared.train)  # EOS is counted
-        rows = rows_per_bucket(
-            prepared.plan, batch_tokens=config.train.batch_tokens, batch_size=config.train.batch_size
-        )
-        report = prepared.plan.report(source, target, rows=rows, too_long=knobs.too_long)
+        report = prepared.report()
     facts: dict[str, Any] = {
         "kind": "data",
         "path": path,
@@ -74,7 +69,7 @@ def data_facts(path: str, config: Config) -> dict[str, Any]:
         "lengths": {"source": _lengths(source), "target": _lengths(target)},
         "buckets": [
             {"source": bucket.source, "target": bucket.target, "pairs": pairs, "rows": count}
-            for bucket, pairs, count in zip(report.buckets, report.pairs, rows, strict=True)
+            for bucket, pairs, count in zip(report.buckets, report.pairs, prepared.rows, strict=True)
         ],
         "padding": {
             "source": round(report.padding_source, 4),
@@ -99,10 +94,10 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
         lines += ["", *_histogram_lines(f"{side} length in tokens, EOS counted", facts["lengths"][side])]
     lines += ["", "buckets"]
     most = max(bucket["pairs"] for bucket in facts["buckets"])
-    rows = [("source", "target", "pairs", "rows", "")]
+    columns = ("source", "target", "pairs", "rows")
+    rows = [[*columns, ""]]
     for bucket in facts["buckets"]:
-        numbers = (f"{bucket[key]:,}" for key in ("source", "target", "pairs", "rows"))
-        rows.append((*numbers, bar(bucket["pairs"] / (most or 1), _BAR)))
+        rows.append([*(f"{bucket[key]:,}" for key in columns), bar(bucket["pairs"] / (most or 1), _BAR)])
     lines += [f"  {line}" for line in table(rows, right=(0, 1, 2, 3))]
     padding = facts["padding"]
     lines.append(f"padding {padding['both']:.1%} (source {padding['source']:.1%}, target {padding['target']:.1%})")
@@ -131,10 +126,10 @@ def corpus_lines(card: Card, train: Sequence[Pair], out: Path) -> list[str]:
 
 def _lengths(lengths: np.ndarray) -> dict[str, Any]:
     """Summary and histogram ([from, to, pairs], the last one up to the longest) of lengths."""
-    longest, most = int(lengths.max()), int(np.percentile(lengths, 99))
-    width = max(1, -(-most // _ROWS))
+    shortest, longest, most = int(lengths.min()), int(lengths.max()), int(np.percentile(lengths, 99))
+    width = -(-(most - shortest + 1) // _ROWS)
     rows = []
-    for first in range(1, most + 1, width):
+    for first in range(shortest, most + 1, width):
         last = first + width - 1
         rows.append([first, last, int(((lengths >= first) & (lengths <= last)).sum())])
     if longest > rows[-1][1]:
@@ -169,17 +164,14 @@ def folder_facts(path: str) -> dict[str, Any]:
         FolderError: no such folder, or damaged.
     """
     folder = Path(path)
-    tree = _read_config(folder)
-    config = parse_config({group: tree[group] for group in _GROUPS if group in tree}, where=str(folder / files.CONFIG))
+    config, facts = files.read_config(folder)
     log = files.read_lines(folder / files.LOG)
     names = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))
     return {
         "kind": kind_of(path),
         "path": path,
-        "antiphon": tree.get("antiphon"),
-        "preset": tree.get("preset"),
         "changed": changed_knobs(config),
-        "data": tree.get("facts", {}),
+        "facts": facts,
         "weights": _weights(folder / files.WEIGHTS),
         "vocabulary": _vocabulary(folder),
         "files": {entry.relative_to(folder).as_posix(): entry.stat().st_size for entry in names},
@@ -189,9 +181,8 @@ def folder_facts(path: str) -> dict[str, Any]:
 
 def folder_lines(facts: Mapping[str, Any]) -> list[str]:
     """`folder_facts` to be read by a person."""
-    made = f"antiphon {facts['antiphon']}" if facts["antiphon"] else "an unknown version"
-    preset = f", preset {facts['preset']}" if facts["preset"] else ""
-    lines = [f"{facts['path']}: a {facts['kind']} of {made}{preset}"]
+    preset = facts["facts"].get("preset")
+    lines = [f"{facts['path']}: a {facts['kind']}{f' by the preset {preset}' if preset else ''}"]
     if facts["weights"] is not None:
         weights = facts["weights"]
         lines.append(f"weights     {weights['count']:,} ({', '.join(weights['formats'])})")
@@ -205,31 +196,21 @@ def folder_lines(facts: Mapping[str, Any]) -> list[str]:
     changed = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in facts["changed"].items()]
     lines += ["", "knobs that differ from the defaults", *(f"  {line}" for line in changed or ["none"])]
     lines += ["", "files"]
-    lines += [f"  {line}" for line in table([(name, size(count)) for name, count in facts["files"].items()], right=(1,))]
+    lines += [
+        f"  {line}" for line in table([(name, size(count)) for name, count in facts["files"].items()], right=(1,))
+    ]
     return [shown(line) for line in lines]
 
 
-def show_curve(path: str, console: Console, png: Path | None = None) -> Path | None:
-    """Print the curve of a run and write it as a PNG.
+def show_curve(path: str | Path, console: Console) -> None:
+    """Print the curve of a run folder."""
+    print_curve(files.read_lines(Path(path) / files.LOG), console)
 
-    Args:
-        path: the run folder.
-        console: where to print.
-        png: the file; None: ``curve.png`` in the folder.
 
-    Returns:
-        The file written; None where there is no log.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed and a file was asked for.
-        SaveError: the file cannot be written.
-    """
-    log = files.read_lines(Path(path) / files.LOG)
-    if not log:
-        return None
-    print_curve(log, console)
+def save_curve(path: str | Path, png: Path | None = None) -> Path:
+    """Write the curve of a run folder as a PNG, by default ``curve.png`` in it; see `draw_curve` for what it raises."""
     target = png or Path(path) / "curve.png"
-    draw_curve(log, target)
+    draw_curve(files.read_lines(Path(path) / files.LOG), target)
     return target
 
 
@@ -242,17 +223,6 @@ def changed_knobs(config: Config) -> dict[str, Any]:
         for name, value in mine[group].items()
         if value != usual[group][name]
     }
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    path = folder / files.CONFIG
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise FolderError("cannot read it", where=str(path), cure=f"is this a model folder? ({error})") from None
-    if not isinstance(tree, dict):
-        raise FolderError("not a JSON object", where=str(path), cure="is this a model folder?")
-    return tree
 
 
 def _training_facts(log: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -285,12 +255,6 @@ def _weights(path: Path) -> dict[str, Any] | None:
 
 
 def _vocabulary(folder: Path) -> dict[str, dict[str, Any]]:
-    from antiphon.data.tokenizer import Tokenizer
-
-    def described(tokenizer: Tokenizer) -> dict[str, Any]:
-        return {"size": tokenizer.size, "kind": tokenizer.kind}
-
-    if (folder / files.TOKENIZER).is_file():
-        return {"both sides": described(Tokenizer.load(folder / files.TOKENIZER))}
-    sides = {"source": files.SOURCE_TOKENIZER, "target": files.TARGET_TOKENIZER}
-    return {side: described(Tokenizer.load(folder / name)) for side, name in sides.items() if (folder / name).is_file()}
+    source, target = files.read_tokenizers(folder)
+    sides = {"both sides": source} if source is target else {"source": source, "target": target}
+    return {side: {"size": tokenizer.size, "kind": tokenizer.kind} for side, tokenizer in sides.items()}

@@ -10,7 +10,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterable
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 from cyclopts import Group, Parameter
 from pydantic import BaseModel
@@ -37,10 +37,11 @@ def _shapes(_type: Any, tokens: Any) -> int | list[Any]:
     """``10`` or ``[[19,19],[28,28]]``."""
     text = tokens[0].value
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        value: Any = json.loads(text)
+    except (ValueError, RecursionError):
         value = None
-    if not isinstance(value, int | list) or isinstance(value, bool):
+    shapes = isinstance(value, list) and all(isinstance(shape, list) and len(shape) == 2 for shape in value)
+    if not shapes and type(value) is not int:
         raise UsageError(
             f'data.buckets: "{text}" is neither a number nor shapes',
             where="--data.buckets",
@@ -49,7 +50,7 @@ def _shapes(_type: Any, tokens: Any) -> int | list[Any]:
     return value
 
 
-def _flags(group: str, *, order: int, prefix: str | None = None) -> type:
+def _flags(group: str, *, order: int) -> type:
     config = _GROUPS[group]
     hints = get_type_hints(config)
     story = (config.__doc__ or "").rstrip(".")
@@ -57,27 +58,34 @@ def _flags(group: str, *, order: int, prefix: str | None = None) -> type:
     fields = []
     for name, field in config.model_fields.items():
         default = "" if field.default is None else json.dumps(field.default).strip('"')
-        parameter = Parameter(
-            help=(field.description or "").replace("``", ""),
-            show_default=(lambda _value, default=default: default) if default else False,
-            group=panel,
-        )
+        told: dict[str, Any] = {
+            "help": (field.description or "").replace("``", ""),
+            "show_default": (lambda _value, default=default: default) if default else False,
+            "group": panel,
+        }
         hint: Any = hints[name]
         if (group, name) == ("data", "buckets"):
-            hint = Annotated[Any, Parameter(converter=_shapes, n_tokens=1, accepts_keys=False, metavar="INT|JSON")]
-        fields.append((name, Annotated[hint | None, parameter], dataclasses.field(default=None)))
+            hint = Any
+            told |= {"converter": _shapes, "n_tokens": 1, "accepts_keys": False, "metavar": "INT|JSON"}
+        fields.append((name, Annotated[hint | None, Parameter(**told)], dataclasses.field(default=None)))
     # Named as part of this module: cyclopts looks into no class that says it comes from `types`.
     spoken = {"__module__": __name__, "__doc__": config.__doc__}
     return dataclasses.make_dataclass(f"{group.capitalize()}Flags", fields, kw_only=True, namespace=spoken)
 
 
-DataFlags: Any = Annotated[_flags("data", order=11) | None, Parameter(name="data")]
-ModelFlags: Any = Annotated[_flags("model", order=12) | None, Parameter(name="model")]
-TrainFlags: Any = Annotated[_flags("train", order=13) | None, Parameter(name="train")]
-_SearchFlags = _flags("search", order=14)
-SearchFlags: Any = Annotated[_SearchFlags | None, Parameter(name="search")]
-BareSearchFlags: Any = Annotated[_SearchFlags | None, Parameter(name="*")]
-"""``--beam`` for ``--search.beam``, where nothing but the search can be meant."""
+if TYPE_CHECKING:  # made at run time, so a type checker cannot know them
+    DataFlags: TypeAlias = Any
+    ModelFlags: TypeAlias = Any
+    TrainFlags: TypeAlias = Any
+    SearchFlags: TypeAlias = Any
+    BareSearchFlags: TypeAlias = Any
+else:
+    DataFlags = Annotated[_flags("data", order=11) | None, Parameter(name="data")]
+    ModelFlags = Annotated[_flags("model", order=12) | None, Parameter(name="model")]
+    TrainFlags = Annotated[_flags("train", order=13) | None, Parameter(name="train")]
+    SearchFlags = Annotated[_flags("search", order=14) | None, Parameter(name="search")]
+    # --beam for --search.beam, where nothing but the search can be meant
+    BareSearchFlags = Annotated[_flags("search", order=14) | None, Parameter(name="*")]
 
 
 def given(flags: Any) -> dict[str, Any]:

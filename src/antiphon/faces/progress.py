@@ -85,12 +85,12 @@ class TrainingScreen:
             "dim",
         )
         begins = f"goes on at update {event.update:,}" if event.update else "begins"
-        self._say(f"training {begins}; stops {shown(event.stops)} (Ctrl-C stops it earlier and keeps all)")
+        self._say(f"training {begins}; stops {shown(event.stops)}")
+        self._say("Ctrl-C stops it earlier and keeps all", "dim")
 
     def _progress(self, event: Progress) -> None:
         parts = [
             f"{event.update:,} updates",
-            f"epoch {event.epoch:.1f}",
             f"{event.tokens_per_second:,.0f} tokens/s",
             f"loss {event.loss:.3f}",
         ]
@@ -101,6 +101,7 @@ class TrainingScreen:
         else:
             end = self._now() + timedelta(seconds=event.seconds_left)
             parts.append(f"{duration(event.seconds_left)} left, stops at {end:%H:%M}")
+        parts.append(f"epoch {event.epoch:.1f}")
         line = " · ".join(parts)
         if self._live.is_started:
             self._live.update(Text(line, style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
@@ -119,7 +120,8 @@ class TrainingScreen:
         if len(event.bucket_losses) > 1:
             losses = "  ".join(f"{source}·{target} {loss:.2f}" for source, target, loss, _ in event.bucket_losses)
             self._say(f"  buckets    {losses}", "dim")
-        for sample in event.samples[: self._samples]:
+        different = {sample.source: sample for sample in event.samples}
+        for sample in list(different.values())[: self._samples]:
             self._say(f"  source     {shown(sample.source)}", "dim")
             self._say(f"  answer     {shown(sample.answer)}")
             self._say(f"  reference  {shown(sample.reference)}", "dim")

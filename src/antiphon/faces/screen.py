@@ -16,7 +16,8 @@ from rich.text import Text
 # C0, C1 and DEL drive terminals; the two Unicode separators break lines; bidirectional overrides make text read as
 # what it is not; lone surrogates cannot be written. Joiners stay: emoji and Persian need them.
 _BREAKS = re.compile(r"[\t\n\v\f\r\x85\u2028\u2029]+")
-_UNSHOWABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_ABOVE_ASCII = r"\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+_UNSHOWABLE = re.compile(rf"[\x00-\x1f{_ABOVE_ASCII}]")
 
 _EIGHTHS = " ▏▎▍▌▋▊▉"
 
@@ -24,6 +25,11 @@ _EIGHTHS = " ▏▎▍▌▋▊▉"
 def shown(text: str) -> str:
     """The text on one line, without anything that could drive a terminal."""
     return _UNSHOWABLE.sub("", _BREAKS.sub(" ", text))
+
+
+def escaped(document: str) -> str:
+    """A JSON document in which whatever could drive a terminal is written as \\uXXXX; it says the same."""
+    return re.sub(f"[{_ABOVE_ASCII}]", lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
 def stderr() -> Console:
@@ -36,12 +42,14 @@ def stdout() -> Console:
     return Console(highlight=False, markup=False, emoji=False)
 
 
-def say(console: Console, text: str | Text, style: str = "") -> None:
+def say(console: Console, text: str, style: str = "") -> None:
     """One line of text: cut with an ellipsis where it does not fit a terminal, whole in a file."""
+    # Not print(style=…): that would colour a live line below as well.
+    line = Text(text, style=style)
     if console.is_terminal:
-        console.print(text, style=style, no_wrap=True, overflow="ellipsis")
+        console.print(line, no_wrap=True, overflow="ellipsis")
     else:
-        console.print(text, style=style, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def note(text: str) -> None:

@@ -5,10 +5,13 @@ All kinds are masked: a padded position gets weight 0, always.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
+from antiphon.nn.deferred import LoopTanh, LoopValues, loop_linear
 from antiphon.nn.state import Memory
 
 
@@ -47,11 +50,30 @@ class Attention(nn.Module):
         if self.kind == "multihead":
             return self._multihead(q, memory)
         if self.kind == "additive":
-            scores = _AdditiveScores.apply(q, keys, self.score)
+            looker = LoopTanh(keys, self.score)
+            scores = torch.cat([looker.compare(q[:, t : t + 1]) for t in range(q.shape[1])], dim=1)
         else:
             scores = torch.bmm(q.to(keys.dtype), keys.transpose(1, 2))
         weights = _masked_softmax(scores, memory.mask.unsqueeze(1))
         return torch.bmm(weights.to(values.dtype), values), weights
+
+    def looker(self, memory: Memory) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
+        """`forward` made ready for one loop over time, a query (B, 1, H) at a step; gradients wait for its end."""
+        if self.kind == "multihead":
+            return lambda query: self(query, memory)
+        project = loop_linear(self.query) if isinstance(self.query, nn.Linear) else None
+        keys = LoopTanh(memory.keys, self.score) if self.kind == "additive" else LoopValues(memory.keys)
+        values = LoopValues(memory.values)
+        outside = ~memory.mask.unsqueeze(1)
+
+        def look(query: Tensor) -> tuple[Tensor, Tensor]:
+            if project is not None:
+                query = project(query.squeeze(1)).unsqueeze(1)
+            scores = keys.compare(query).float().masked_fill(outside, float("-inf"))
+            weights = torch.softmax(scores, dim=-1)
+            return values.read(weights), weights
+
+        return look
 
     def _multihead(self, q: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         def split(x: Tensor) -> Tensor:  # (B, L, H) → (B, heads, L, H / heads)
@@ -66,32 +88,3 @@ class Attention(nn.Module):
 
 def _masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
     return torch.softmax(scores.float().masked_fill(~mask, float("-inf")), dim=-1)
-
-
-class _AdditiveScores(torch.autograd.Function):
-    """v · tanh(q + k) for all pairs: q (B, T, A), k (B, S, A), v (A) → (B, T, S).
-
-    The (B, T, S, A) of tanh values is computed again in the backward pass instead of being kept: it is the
-    largest tensor of the model by far.
-    """
-
-    @staticmethod
-    def forward(ctx, q: Tensor, k: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(q, k, v)
-        q = q.to(k.dtype)
-        rows = [torch.tanh(k + q[:, t : t + 1]) @ v.to(k.dtype) for t in range(q.shape[1])]
-        return torch.stack(rows, dim=1)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        q, k, v = ctx.saved_tensors
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v)
-        weight = v.to(k.dtype)
-        for t in range(q.shape[1]):
-            tanh = torch.tanh(k + q[:, t : t + 1].to(k.dtype))  # (B, S, A)
-            g = grad[:, t].to(k.dtype)  # (B, S)
-            d_v += torch.mv(tanh.flatten(0, 1).t(), g.flatten()).to(v.dtype)
-            d_sum = (1 - tanh * tanh).mul_(weight).mul_(g.unsqueeze(2))
-            d_q[:, t] = d_sum.sum(dim=1, dtype=torch.float32)
-            d_k += d_sum
-        return d_q, d_k.to(k.dtype), d_v

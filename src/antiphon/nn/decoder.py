@@ -5,11 +5,14 @@ Two roads, one result: training runs `Decoder.forward`, search runs `Decoder.ste
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
 from antiphon.nn.attention import Attention
+from antiphon.nn.deferred import loop_linear
 from antiphon.nn.dropout import TimeConstantDropout
 from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.state import DecoderState, LayerState, Memory
@@ -100,12 +103,13 @@ class Decoder(nn.Module):
         between = None
         if self.training and self.dropout.chance:
             between = self.dropout.mask(x.shape[0], self.layers[0].hidden)
+        join, look = loop_linear(self.join_context), self.attention.looker(memory)
+        steppers = [layer.stepper() for layer in self.layers]
         layers, context = list(state.layers), state.context
         tops, contexts = [], []
-        for t in range(x.shape[1]):
-            h, layers = self._stack(joined[:, t] + self.join_context(context), layers, between)
-            looked, _ = self.attention(h.unsqueeze(1), memory)
-            context = looked.squeeze(1)
+        for now in joined.unbind(1):
+            h, layers = self._stack(steppers, now + join(context), layers, between)
+            context = look(h.unsqueeze(1))[0].squeeze(1)
             tops.append(h)
             contexts.append(context)
         h, looked = torch.stack(tops, dim=1), torch.stack(contexts, dim=1)
@@ -118,7 +122,12 @@ class Decoder(nn.Module):
         """
         if self.feed:
             assert self.attention is not None and state.context is not None
-            h, layers = self._stack(self.join_input(x) + self.join_context(state.context), list(state.layers), None)
+            h, layers = self._stack(
+                [layer.step for layer in self.layers],
+                self.join_input(x) + self.join_context(state.context),
+                list(state.layers),
+                None,
+            )
             context, weights = self.attention(h.unsqueeze(1), memory)
             context = context.squeeze(1)
             features = self._features(torch.cat((h, context.to(h.dtype)), dim=1))
@@ -141,13 +150,17 @@ class Decoder(nn.Module):
         return self._features(torch.cat([h, *parts[1:]], dim=1)), weights, DecoderState(tuple(layers), None)
 
     def _stack(
-        self, x: Tensor, layers: list[LayerState], between: Tensor | None
+        self,
+        steps: Sequence[Callable[[Tensor, LayerState], LayerState]],
+        x: Tensor,
+        layers: list[LayerState],
+        between: Tensor | None,
     ) -> tuple[Tensor, list[LayerState]]:
         """One step of all layers over the joined input x (B, E) → top output (B, H) and the new states."""
         states, h = [], x
-        for index, layer in enumerate(self.layers):
+        for index, step in enumerate(steps):
             inputs = h * between if index and between is not None else h
-            states.append(layer.step(inputs, layers[index]))
+            states.append(step(inputs, layers[index]))
             outputs = self._norm(index, states[-1][0])
             h = outputs + h if index and self.residual else outputs
         return h, states

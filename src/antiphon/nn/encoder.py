@@ -59,9 +59,9 @@ class Encoder(nn.Module):
                 final = (_last(outputs, lengths),)
             if backward_order is not None:
                 backward = self.backwards[index]
-                against, _ = backward.sequence(_take(x, backward_order), backward.zeros(x))
+                against, _ = backward.sequence(_Reverse.apply(x, backward_order), backward.zeros(x))
                 final = (torch.cat((final[0], _last(against, lengths)), dim=1),)
-                outputs = torch.cat((outputs, _take(against, backward_order)), dim=2)
+                outputs = torch.cat((outputs, _Reverse.apply(against, backward_order)), dim=2)
             if self.norms is not None:
                 outputs = self.norms[index](outputs)
             x = outputs + x if index and self.residual else outputs
@@ -75,19 +75,30 @@ def source_mask(lengths: Tensor, longest: int) -> Tensor:
 
 
 def _reversal(lengths: Tensor, longest: int) -> Tensor:
-    """Index (B, S) that reverses each row within its length and leaves its padding where it is."""
+    """Index (B S,) over flattened rows that reverses each row within its length and leaves its padding."""
     position = torch.arange(longest, device=lengths.device).unsqueeze(0)
     length = lengths.unsqueeze(1)
-    return torch.where(position < length, length - 1 - position, position)
+    within = torch.where(position < length, length - 1 - position, position)
+    return (within + torch.arange(len(lengths), device=lengths.device).unsqueeze(1) * longest).flatten()
 
 
-def _take(x: Tensor, order: Tensor) -> Tensor:
-    return x.gather(1, order.unsqueeze(2).expand(-1, -1, x.shape[2]))
+class _Reverse(torch.autograd.Function):
+    """Reordering by an index that is its own inverse: the gradient takes the same way back."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, order: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(order)
+        return x.flatten(0, 1).index_select(0, order).view_as(x)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[override]
+        (order,) = ctx.saved_tensors
+        return grad.flatten(0, 1).index_select(0, order).view_as(grad), None
 
 
 def _last(outputs: Tensor, lengths: Tensor) -> Tensor:
-    index = (lengths - 1).view(-1, 1, 1).expand(-1, 1, outputs.shape[2])
-    return outputs.gather(1, index).squeeze(1)
+    row = torch.arange(len(lengths), device=lengths.device) * outputs.shape[1]
+    return outputs.flatten(0, 1).index_select(0, row + lengths - 1)
 
 
 def _stepwise(layer: RecurrentLayer, x: Tensor, lengths: Tensor) -> tuple[Tensor, LayerState]:
@@ -96,10 +107,10 @@ def _stepwise(layer: RecurrentLayer, x: Tensor, lengths: Tensor) -> tuple[Tensor
     Fused LSTM kernels give the cell state after the last position only, which padding has passed through;
     copying it to the decoder needs the one after the last real token.
     """
-    state, outputs = layer.zeros(x), []
+    state, outputs, step = layer.zeros(x), [], layer.stepper()
     real = source_mask(lengths, x.shape[1])
     for t in range(x.shape[1]):
-        now = layer.step(x[:, t], state)
+        now = step(x[:, t], state)
         state = tuple(torch.where(real[:, t, None], new, old) for new, old in zip(now, state, strict=True))
         outputs.append(now[0])
     return torch.stack(outputs, dim=1), state

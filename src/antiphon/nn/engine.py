@@ -12,6 +12,7 @@ from antiphon.config import ModelConfig
 from antiphon.errors import FolderError
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.state import DecoderState, Memory
+from antiphon.runtime.folder import WEIGHTS
 from antiphon.search.step import StepOutput
 
 
@@ -42,16 +43,14 @@ class TorchEngine:
         return found.numpy()
 
 
-def load_engine(
-    folder: Path, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int
-) -> TorchEngine:
+def load_engine(folder: Path, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int) -> TorchEngine:
     """The engine of a run folder's ``model.safetensors``.
 
     Raises:
         FolderError: the file is missing, damaged, or belongs to another model.
     """
-    path = folder / "model.safetensors"
-    model = Seq2Seq(config, source_vocabulary=source_vocabulary, target_vocabulary=target_vocabulary)
+    path = folder / WEIGHTS
+    sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
     try:
         weights = load_file(path)
     except FileNotFoundError:
@@ -60,25 +59,33 @@ def load_engine(
         raise FolderError(
             f"damaged weights ({error})", where=str(path), cure="copy the folder again or train again"
         ) from None
-    load_weights(model, weights, where=str(path))
+    with torch.device("meta"):  # shapes only: a config that claims a giant must not cost its memory
+        check_weights(Seq2Seq(config, **sizes), weights, where=str(path))
+    model = Seq2Seq(config, **sizes)
+    copy_weights(model, weights)
     return TorchEngine(model)
 
 
-def load_weights(model: Seq2Seq, weights: dict[str, torch.Tensor], *, where: str) -> None:
-    """Copies weights in by name, each shape checked.
+def check_weights(model: Seq2Seq, weights: dict[str, torch.Tensor], *, where: str) -> None:
+    """Whether these are the weights of such a model.
 
     Raises:
         FolderError: names or shapes are another model's.
     """
-    own = dict(model.named_parameters())
+    own, cure = dict(model.named_parameters()), "config.json and weights are not of one model"
     if strange := sorted(own.keys() ^ weights.keys()):
-        raise FolderError(f"weights of another model ({strange[0]})", where=where, cure="config.json and weights differ")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            if parameter.shape != weights[name].shape:
-                got, need = tuple(weights[name].shape), tuple(parameter.shape)
-                raise FolderError(f"{name} has shape {got}, not {need}", where=where, cure="config.json and weights differ")
-            parameter.copy_(weights[name])
+        raise FolderError(f"weights of another model ({strange[0]})", where=where, cure=cure)
+    for name, parameter in own.items():
+        if parameter.shape != weights[name].shape:
+            got, need = tuple(weights[name].shape), tuple(parameter.shape)
+            raise FolderError(f"{name} has shape {got}, not {need}", where=where, cure=cure)
+
+
+@torch.no_grad()
+def copy_weights(model: Seq2Seq, weights: dict[str, torch.Tensor]) -> None:
+    """Copies checked weights into the model, by name."""
+    for name, parameter in model.named_parameters():
+        parameter.copy_(weights[name])
 
 
 def _tensor(array: np.ndarray) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from antiphon.nn.deferred import LoopLinear
 from antiphon.nn.state import LayerState
 
 
@@ -52,14 +53,19 @@ class RecurrentLayer(nn.Module):
 
     def step(self, x: Tensor, state: LayerState) -> LayerState:
         """One position: x (B, I) → the new state, whose first part is the output (B, H)."""
-        rnn, h = self.rnn, state[0]
-        from_input = F.linear(x, rnn.weight_ih_l0, rnn.bias_ih_l0)
-        from_state = F.linear(h, rnn.weight_hh_l0, rnn.bias_hh_l0)
-        if self.cell == "lstm":
-            i, f, g, o = (from_input + from_state).float().chunk(4, dim=1)
-            c = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
-            return torch.sigmoid(o) * torch.tanh(c), c
-        return (_GRUGates.apply(from_input, from_state, h),)
+        return self.stepper()(x, state)
+
+    def stepper(self) -> Callable[[Tensor, LayerState], LayerState]:
+        """`step` made ready for one loop over time, where weight gradients wait for the loop's end."""
+        rnn, kind = self.rnn, self.cell
+        from_input = LoopLinear(rnn.weight_ih_l0, rnn.bias_ih_l0)
+        from_state = LoopLinear(rnn.weight_hh_l0, rnn.bias_hh_l0)
+
+        def step(x: Tensor, state: LayerState) -> LayerState:
+            a, b = from_input(x), from_state(state[0])
+            return _LSTMGates.apply(a, b, state[1]) if kind == "lstm" else (_GRUGates.apply(a, b, state[0]),)
+
+        return step
 
 
 class _GRUGates(torch.autograd.Function):
@@ -95,3 +101,40 @@ class _GRUGates(torch.autograd.Function):
         d_b = d_a.clone()
         d_b[:, 2 * hidden :].mul_(r)
         return d_a.to(ctx.dtypes[0]), d_b.to(ctx.dtypes[1]), grad * z
+
+
+class _LSTMGates(torch.autograd.Function):
+    """The elementwise part of an LSTM step as one node.
+
+    i, f, o = σ, g = tanh of a + b (B, 4H) in the order i, f, g, o; c' = f c + i g; h' = o tanh(c').
+    """
+
+    @staticmethod
+    def forward(ctx, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        hidden = c.shape[1]
+        gates = (a + b).float()
+        torch.sigmoid_(gates[:, : 2 * hidden])
+        torch.tanh_(gates[:, 2 * hidden : 3 * hidden])
+        torch.sigmoid_(gates[:, 3 * hidden :])
+        i, f, g, o = gates.split(hidden, dim=1)
+        cell = torch.addcmul(f * c, i, g)
+        squashed = torch.tanh(cell)
+        ctx.save_for_backward(gates, c, squashed)
+        ctx.dtypes = a.dtype, b.dtype
+        return o * squashed, cell
+
+    @staticmethod
+    def backward(ctx, d_h: Tensor, d_cell: Tensor):  # type: ignore[override]
+        gates, c, squashed = ctx.saved_tensors
+        i, f, g, o = gates.split(c.shape[1], dim=1)
+        d_cell = d_cell + d_h * o * (1 - squashed * squashed)
+        d_gates = torch.cat(
+            (
+                d_cell * g * i * (1 - i),
+                d_cell * c * f * (1 - f),
+                d_cell * i * (1 - g * g),
+                d_h * squashed * o * (1 - o),
+            ),
+            dim=1,
+        )
+        return d_gates.to(ctx.dtypes[0]), d_gates.to(ctx.dtypes[1]), d_cell * f

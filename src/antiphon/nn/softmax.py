@@ -14,7 +14,9 @@ CHUNK = 4096
 """Positions whose logits are held at once where no gradient is needed."""
 
 
-def full_loss(features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, smoothing: float) -> tuple[Tensor, Tensor]:
+def full_loss(
+    features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, smoothing: float
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the vocabulary.
 
     Args:

@@ -35,8 +35,7 @@ IDS = "ids"
 CARD = "README.md"
 LOCK = ".lock"
 LARGEST_CONFIG = 1 << 20
-LARGEST_TOKENIZER = 64 << 20
-"""Bytes beyond which a file is taken for an attack."""
+"""Bytes beyond which a config.json is taken for an attack."""
 AGAIN = "copy the folder again or train again"
 
 
@@ -87,32 +86,32 @@ def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
     """The knobs and the facts of a run or model folder.
 
     Raises:
-        FolderError: no such folder, no config.json in it, or a damaged, foreign or absurdly large one.
+        FolderError: no such folder, no config.json in it, damaged, absurdly large, or from a newer Antiphon.
     """
-    path = folder / CONFIG
     if not folder.is_dir():
-        raise FolderError("no such folder", where=str(folder), cure=_near(folder))
-    try:
-        if path.stat().st_size > LARGEST_CONFIG:
-            raise FolderError("config.json is too large to be one", where=str(path), cure="is this a model folder?")
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        raise _no_folder(folder)
+    path = folder / CONFIG
+    if not path.is_file():
         raise FolderError(
-            "not a model folder (no config.json)", where=str(folder), cure="give the --out of antiphon train"
-        ) from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise FolderError(
-            f"damaged config.json ({type(error).__name__})", where=str(path), cure="copy the folder again"
-        ) from None
-    if not isinstance(tree, dict) or not isinstance(tree.get("antiphon"), str):
-        raise FolderError("not made by antiphon (config.json)", where=str(path), cure="give the --out of antiphon train")
-    facts = tree.pop("facts", {})
-    version = tree.pop("antiphon")
+            f"not a model folder: no {CONFIG}", where=str(folder), cure="antiphon train --out makes model folders"
+        )
     try:
-        return parse_config(tree), facts if isinstance(facts, dict) else {}
+        tree = json.loads(_read(path, LARGEST_CONFIG))
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, or a number of a million digits
+        raise FolderError(f"damaged: not JSON ({error})", where=str(path), cure=AGAIN) from None
+    if not isinstance(tree, dict):
+        raise FolderError("damaged: not a JSON object", where=str(path), cure=AGAIN)
+    made_by = str(tree.get("antiphon", ""))
+    if _major(made_by) > _major(VERSION):
+        raise FolderError(
+            f"made by antiphon {made_by:.20}, this is {VERSION}", where=str(path), cure="pip install --upgrade antiphon"
+        )
+    groups = {name: tree[name] for name in Config.model_fields if tree.get(name) is not None}
+    facts = tree.get("facts")
+    try:
+        return parse_config(groups), facts if isinstance(facts, dict) else {}
     except UsageError as error:
-        cure = f"it was made by antiphon {version}, this is {VERSION}"
-        raise FolderError(f"config.json does not fit ({error.what})", where=str(path), cure=cure) from None
+        raise FolderError(f"damaged: {error.what}", where=str(path), cure=AGAIN) from None
 
 
 def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
@@ -128,16 +127,36 @@ def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
         if not path.is_file():
             missing = TOKENIZER if name == SOURCE_TOKENIZER else name
             raise FolderError(f"not a whole model folder: no {missing}", where=str(folder), cure=AGAIN)
-        if path.stat().st_size > LARGEST_TOKENIZER:
-            raise FolderError("too large to be a tokenizer", where=str(path), cure="this is no file that antiphon made")
         found.append(Tokenizer.load(path))
     return found[0], found[-1]
 
 
-def _near(folder: Path) -> str:
-    names = [p.name for p in folder.parent.iterdir() if p.is_dir()] if folder.parent.is_dir() else []
-    near = difflib.get_close_matches(folder.name, names, n=1)
-    return f"did you mean {folder.parent / near[0]}?" if near else "give the --out of antiphon train"
+def _no_folder(folder: Path) -> FolderError:
+    if folder.exists():
+        return FolderError("not a folder", where=str(folder), cure="give the folder that holds config.json")
+    try:
+        beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
+    except OSError:
+        beside = []
+    near = difflib.get_close_matches(folder.name, beside, n=1)
+    cure = f"did you mean {folder.parent / near[0]}?" if near else "antiphon train --out makes model folders"
+    return FolderError("no such folder", where=str(folder), cure=cure)
+
+
+def _read(path: Path, most: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(most + 1)
+    except OSError as error:
+        raise FolderError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    if len(content) > most:
+        raise FolderError(f"larger than {most >> 20} MB", where=str(path), cure="this is no file that antiphon made")
+    return content
+
+
+def _major(version: str) -> int:
+    first = version.partition(".")[0]
+    return int(first) if first.isascii() and first.isdigit() and len(first) < 10 else 0
 
 
 def append_line(path: Path, record: dict[str, Any]) -> None:

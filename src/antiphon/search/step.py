@@ -25,7 +25,7 @@ class StepOutput:
     ids: np.ndarray
     """(N, K) int64: the tokens of these."""
     attention: np.ndarray
-    """(N, S) float32: where in the source each row looked; rows sum to 1."""
+    """(N, S) float32: where in the source each row looked; rows sum to 1, or are 0 where there is no attention."""
     state: Any
     """Rows: the decoder state after the step."""
 

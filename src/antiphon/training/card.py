@@ -34,7 +34,7 @@ def write_card(folder: Path, config: Config, corpus: Corpus, stopped: Stopped) -
         f"| training | {stopped.update:,} updates, {stopped.seconds / 60:.1f} minutes, seed {config.train.seed}; "
         f"stopped: {stopped.reason} |",
         "",
-        f"Use it: `antiphon predict {folder} \"some text\"`, or `antiphon chat {folder}`.",
+        f'Use it: `antiphon predict {folder} "some text"`, or `antiphon chat {folder}`.',
         "",
     ]
     write_text(folder / CARD, "\n".join(lines))

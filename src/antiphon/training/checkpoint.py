@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from antiphon.errors import FolderError
-from antiphon.nn.engine import load_weights
+from antiphon.nn.engine import check_weights, copy_weights
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import STATE, WEIGHTS, write_atomically
 from antiphon.training.optimizer import Optimizer
@@ -64,7 +64,8 @@ def restore_state(folder: Path, model: Seq2Seq, optimizer: Optimizer) -> Positio
             position = Position(**json.loads(file.metadata()["position"]))
         tensors = load_file(path)
         weights = {name.removeprefix("weight/"): t for name, t in tensors.items() if name.startswith("weight/")}
-        load_weights(model, weights, where=str(path))
+        check_weights(model, weights, where=str(path))
+        copy_weights(model, weights)
         optimizer.restore(
             {name.removeprefix("optimizer/"): t for name, t in tensors.items() if name.startswith("optimizer/")}
         )

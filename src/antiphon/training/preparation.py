@@ -98,9 +98,7 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     plan = _plan(config.data, train_store)
     data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
     config = config.model_copy(update={"data": data})
-    return Prepared(
-        config, source_tokenizer, target_tokenizer, plan, train_store, dev_store, corpus.train, dev, ids
-    )
+    return Prepared(config, source_tokenizer, target_tokenizer, plan, train_store, dev_store, corpus.train, dev, ids)
 
 
 def reopen(corpus: Corpus, config: Config, folder: Path) -> Prepared:

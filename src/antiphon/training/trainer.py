@@ -21,6 +21,7 @@ from antiphon.data.batches import Batch
 from antiphon.data.pairs import Corpus, read_corpus
 from antiphon.data.tokenizer import PAD
 from antiphon.errors import FolderError, UsageError
+from antiphon.nn.engine import copy_weights
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.runtime import folder as files
@@ -108,9 +109,7 @@ def _begun(
     config = load_config(preset, overrides)
     corpus = _read(data, config)
     if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
-        config = config.model_copy(
-            update={"data": config.data.model_copy(update={"context": corpus.card.context})}
-        )
+        config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -126,7 +125,9 @@ def _continued(
         raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
     config, facts = files.read_config(folder)
     if preset is not None and preset != facts.get("preset"):
-        raise UsageError(f'the run was begun with preset "{facts.get("preset")}"', where="--preset", cure="leave it out")
+        raise UsageError(
+            f'the run was begun with preset "{facts.get("preset")}"', where="--preset", cure="leave it out"
+        )
     changes = {group: dict(values) for group, values in (overrides or {}).items()}
     free = {key: changes.get("train", {}).pop(key) for key in RESUMABLE & changes.get("train", {}).keys()}
     for group, values in changes.items():
@@ -201,7 +202,9 @@ class _Trainer:
         self._position.finished = False
         self._stream = self._prepared.stream(self._position.epoch)
         log = self._folder / files.LOG
-        kept = [r for r in files.read_lines(log) if r.get("update", 0) <= self._position.update and r["event"] != "stopped"]
+        kept = [
+            r for r in files.read_lines(log) if r.get("update", 0) <= self._position.update and r["event"] != "stopped"
+        ]
         log.unlink(missing_ok=True)
         for record in kept:
             files.append_line(log, record)
@@ -293,10 +296,7 @@ class _Trainer:
     def _validate(self) -> None:
         position = self._position
         weights = self._optimizer.averaged()
-        own = dict(self._averaged.named_parameters())
-        with torch.no_grad():
-            for name, tensor in weights.items():
-                own[name].copy_(tensor)
+        copy_weights(self._averaged, weights)
         verdict = validate(self._averaged, self._prepared, self._config, precision=self._precision)
         best = better(verdict.metric, verdict.score, position.best_score)
         if best:
@@ -442,7 +442,6 @@ def batch_loss(
             )
             nats = loss.detach()
     return loss / max(len(targets), 1), float(nats), len(targets)
-
 
 
 @contextmanager

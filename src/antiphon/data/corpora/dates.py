@@ -1,4 +1,4 @@
-"""Dates as people write them in 22 languages, and what ISO 8601 makes of them: ``3 de mayo de 1979`` → ``1979-05-03``.
+"""Dates as people write them in 23 languages, and what ISO 8601 makes of them: ``3 de mayo de 1979`` → ``1979-05-03``.
 
 Generated from the Unicode CLDR's patterns and names (through Babel), and from a few patterns people use that are
 not in there. What text alone does not decide is left out: years of two digits, and ``03/04/2020``, which is March
@@ -123,7 +123,7 @@ def read(source: Source | None, options: Options, seed: int) -> Parts:
     for name, pairs in parts.named().items():
         pairs.extend(Pair(text, day.isoformat()) for text, day in made[name].items())
     parts.counts = {"locales": len(LOCALES), "formats": len(writer.formats)}
-    parts.note = "generated; a day is in one part only, whatever the format; years 1900 to 2099"
+    parts.note = f"generated with Babel {writer.version}; a day is in one part only, whatever the format; 1900 to 2099"
     return parts
 
 
@@ -136,9 +136,10 @@ class Writer:
 
     def __init__(self) -> None:
         try:
-            from babel import Locale, dates
+            from babel import Locale, __version__, dates
         except ImportError:
             raise MissingExtraError("the dates recipe", "train") from None
+        self.version: str = __version__
         self._format_date: Callable[..., str] = dates.format_date
         self._locales = {name: Locale.parse(name) for name in LOCALES}
         self._patterns = {name: _patterns(locale, name) for name, locale in self._locales.items()}

@@ -1,0 +1,311 @@
+"""Model over an engine that is no model, its folder, and its evaluation."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from antiphon.config import Config, parse_config
+from antiphon.data.tokenizer import BOS, EOS, Tokenizer
+from antiphon.errors import DataError, FolderError, MissingExtraError, UsageError
+from antiphon.evaluation import METRICS, evaluate, unknown_text
+from antiphon.model import END, Model, load
+from fakes import FakeEngine
+
+SENTENCES = ["the cat sat on the mat.", "don't go, he said!", '"what" is (this)?', "a dog and a cat", "naïve café"]
+KINDS = ("word", "bpe", "unigram", "char", "symbol")
+quick = settings(max_examples=25, deadline=None)
+
+
+def a_model(kind: str = "bpe", **data) -> Model:
+    tokenizer = Tokenizer.train(SENTENCES, kind=kind, vocabulary=60)  # type: ignore[arg-type]
+    config = parse_config({"data": {"tokenizer": kind, "max_source": 12, "max_target": 9, **data}})
+    return Model(FakeEngine(tokenizer.size), tokenizer, tokenizer, config)
+
+
+MODELS = {kind: a_model(kind) for kind in KINDS}
+inputs = st.lists(st.text("abc dot'.,éß\ud800😀\t", max_size=40), max_size=6)
+kinds = st.sampled_from(KINDS)
+overrides = st.sampled_from([{"beam": 1}, {"beam": 3, "nbest": 2}, {"sample": True, "seed": 5}])
+
+
+@quick
+@given(inputs, kinds, overrides)
+def test_any_text_is_answered_in_its_place(texts, kind, search):
+    model = MODELS[kind]
+    answers = model.predict(texts, **search)
+    assert len(answers) == len(texts)
+    for text, answer in zip(texts, answers, strict=True):
+        ids = model.source_tokenizer.encode(text)
+        kept = ids[-11:]
+        assert answer.truncated == (len(ids) > 11)
+        assert answer.source_tokens == [*model.source_tokenizer.tokens(kept), END]
+        assert answer.attention.shape == (len(answer.tokens), len(answer.source_tokens))
+        assert np.allclose(answer.attention.sum(axis=1), 1, atol=1e-5)
+        if not search.get("sample"):
+            alone = model.predict(text, **search)
+            assert (alone.text, alone.score, alone.tokens) == (answer.text, answer.score, answer.tokens)
+            scores = [answer.score, *(other.score for other in answer.alternatives)]
+            assert scores == sorted(scores, reverse=True)
+            assert len(scores) <= search.get("nbest", 1)
+
+
+@quick
+@given(st.text("abc dot'.,é", max_size=20), kinds, st.booleans())
+def test_streamed_pieces_join_to_the_answer(text, kind, sampled):
+    model = MODELS[kind]
+    search = {"sample": True, "seed": 1, "temperature": 2.0} if sampled else {"beam": 1}
+    pieces = list(model.stream(text, **search))
+    assert "".join(pieces) == model.predict(text, **search).text
+    assert all(pieces)
+
+
+def test_a_stream_never_takes_back_what_it_said():
+    words = ["I", "don", "'", "t", '"', "stop", '"', ",", "he", "'s", "n't", ")", "(", "'", "ll", "..."]
+    tokenizer = Tokenizer("word", words)
+    model = Model(FakeEngine(tokenizer.size), tokenizer, tokenizer, Config())
+    for seed in range(60):
+        search = {"sample": True, "seed": seed, "temperature": 5.0, "top_p": 1.0, "max_length": 40}
+        assert "".join(model.stream("I don't", **search)) == model.predict("I don't", **search).text
+
+
+@quick
+@given(st.lists(st.tuples(st.text("abc dot'.", max_size=20), st.text("abc dot'.", max_size=40)), max_size=6), kinds)
+def test_scores_are_the_engines_whatever_the_batch(pairs, kind):
+    model = MODELS[kind]
+    nats, tokens = model.score_tokens(pairs)
+    assert model.score(pairs) == nats.tolist()
+    for (source, target), found, count in zip(pairs, nats, tokens, strict=True):
+        src = np.array([[*model.source_tokenizer.encode(source)[-11:], EOS]])
+        out = [*model.target_tokenizer.encode(target), EOS]
+        expected = model.engine.score(src, np.array([src.shape[1]]), np.array([[BOS, *out[:-1]]]), np.array([out]))
+        assert count == len(out)
+        assert found == pytest.approx(float(expected.sum()), rel=1e-5)
+
+
+def test_an_answers_score_is_the_score_of_its_text():
+    model = MODELS["symbol"]
+    answer = model.predict("a dog", beam=4, length_penalty=0, max_length=200)
+    assert answer.tokens[-1] == END
+    assert model.score([("a dog", answer.text)]) == pytest.approx([answer.score], rel=1e-5)
+    looked = model.attention("a dog", answer.text)
+    assert looked.tokens == answer.tokens
+    assert looked.source_tokens == answer.source_tokens
+    assert np.allclose(looked.attention, answer.attention)
+
+
+def test_a_source_read_backwards_is_shown_forwards():
+    seen = []
+
+    class Recorder(FakeEngine):
+        def encode(self, src, src_len):
+            seen.append(src.tolist())
+            return super().encode(src, src_len)
+
+    forwards = a_model("word")
+    backwards = Model(
+        Recorder(forwards.engine.vocabulary),
+        forwards.source_tokenizer,
+        forwards.target_tokenizer,
+        parse_config({"data": {"tokenizer": "word", "reverse_source": True}}),
+    )
+    answer = backwards.predict("the cat sat", beam=1)
+    ids = forwards.source_tokenizer.encode("the cat sat")
+    assert seen == [[[*ids[::-1], EOS]]]
+    assert answer.source_tokens == ["the", "cat", "sat", END]
+    raw = forwards.predict("sat cat the", beam=1).attention
+    width = min(len(raw), len(answer.attention))
+    assert np.array_equal(answer.attention[:width], raw[:width][:, [2, 1, 0, 3]])
+
+
+def test_a_long_source_keeps_its_end_and_buckets_by_hand_say_how_much():
+    model = a_model("word", buckets=((4, 5), (6, 7)))
+    assert (model.max_source, model.max_target) == (6, 7)
+    answer = model.predict("the cat sat on the mat and a dog", beam=1)
+    assert answer.truncated
+    assert answer.source_tokens == ["the", "mat", "and", "a", "dog", END]
+
+
+def test_batches_are_by_length_and_within_the_budget():
+    model = a_model("char")
+    model.predict(["ab"] * 3000 + ["abcabcabc"] * 500, beam=1)
+    shapes = model.engine.read  # type: ignore[attr-defined]
+    assert {width for _, width in shapes} == {10, 3}
+    assert all(rows * width <= 4096 for rows, width in shapes)
+    assert len(shapes) < 8
+
+
+def test_threads_may_share_a_model():
+    model = MODELS["bpe"]
+    texts = [SENTENCES[n % 5] + str(n) for n in range(40)]
+    alone = [model.predict(text).text for text in texts]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(lambda text: model.predict(text).text, texts)) == alone
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"beem": 3}, "unknown knob search.beem; did you mean search.beam"),
+        ({"beam": 0}, "search.beam: .* greater than or equal to 1"),
+        ({"beam": 2, "nbest": 3}, "nbest 3 is more than beam 2; give beam 3"),
+    ],
+)
+def test_wrong_knobs_are_told(search, message):
+    with pytest.raises(UsageError, match=message):
+        MODELS["bpe"].predict("a", **search)
+
+
+def test_what_is_no_text_is_told():
+    with pytest.raises(UsageError, match="a source must be text, not int"):
+        MODELS["bpe"].predict([1])  # type: ignore[list-item]
+
+
+# --- folders ------------------------------------------------------------------------------------------------------
+
+
+def write(folder, config="{}", tokenizer=True):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(config, encoding="utf-8")
+    if tokenizer:
+        MODELS["bpe"].source_tokenizer.save(folder / "tokenizer.json")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", "damaged: not JSON"),
+        ("[1]", "damaged: not a JSON object"),
+        ("[" * 100_000, "damaged: not JSON"),
+        ('{"model": {"hidden": ' + "9" * 5000 + "}}", "damaged"),
+        (" " * (1 << 20) + "{}", "larger than 1 MB"),
+        ('{"antiphon": "7.0.1"}', "made by antiphon 7.0.1, this is .*pip install --upgrade"),
+        ('{"model": {"hiden": 3}}', "unknown knob model.hiden"),
+        ('{"model": []}', "damaged: model"),
+    ],
+)
+def test_a_damaged_config_is_told(tmp_path, config, message):
+    with pytest.raises(FolderError, match=message) as told:
+        load(write(tmp_path, config))
+    assert "config.json" in str(told.value)
+    assert len(str(told.value)) < 600
+
+
+def test_folders_that_are_none(tmp_path):
+    write(tmp_path / "g2p")
+    with pytest.raises(FolderError, match=r"no such folder, .*g2pp; did you mean .*g2p\?"):
+        load(tmp_path / "g2pp")
+    with pytest.raises(FolderError, match="not a folder"):
+        load(tmp_path / "g2p" / "config.json")
+    with pytest.raises(FolderError, match=r"not a model folder: no config\.json"):
+        load(tmp_path)
+    with pytest.raises(FolderError, match=r"no tokenizer\.json"):
+        load(write(tmp_path / "bare", tokenizer=False))
+    (tmp_path / "bare" / "source.tokenizer.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(FolderError, match="not a tokenizer"):
+        load(tmp_path / "bare")
+
+
+def test_a_folder_loads_what_was_saved(tmp_path, monkeypatch):
+    config = parse_config({"data": {"max_source": 7}, "search": {"beam": 2}})
+    write(tmp_path, json.dumps({"antiphon": "0.1.0", "preset": None, "facts": {}, **config.model_dump(mode="json")}))
+    asked = []
+
+    def load_engine(folder, model, *, source_vocabulary, target_vocabulary):
+        asked.append((folder, model, source_vocabulary))
+        return FakeEngine(target_vocabulary)
+
+    monkeypatch.setitem(sys.modules, "antiphon.nn.engine", SimpleNamespace(load_engine=load_engine))
+    model = load(tmp_path)
+    assert model.config == config
+    assert model.folder == tmp_path
+    assert asked == [(tmp_path, config.model, model.source_tokenizer.size)]
+    assert isinstance(model.predict("the cat").text, str)
+
+
+def test_a_run_folder_without_torch_names_the_extra(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("antiphon.nn.")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingExtraError, match=r'not exported needs .*pip install "antiphon\[train\]"'):
+        load(write(tmp_path))
+
+
+# --- evaluation ---------------------------------------------------------------------------------------------------
+
+PAIRS = [(f"the cat {n}", f"a dog {'sat ' * (n % 5)}{n}") for n in range(40)] + [("the cat 1", "quite another")]
+
+
+def test_every_metric_is_a_number_by_its_name():
+    found = evaluate(MODELS["bpe"], PAIRS, METRICS, beam=1)
+    brought = set(METRICS) - {"distinct", "hits"} | {"distinct_1", "distinct_2", "ten_commonest", "repeats_4gram"}
+    brought |= {"hits_at_1", "perplexity_per_word", "bits_per_character", "bits_per_character_uncharged"}
+    brought |= {"unknown_share", "pairs", "sources", "seconds", "truncated", "target_tokens"}
+    assert set(found) == brought
+    assert json.loads(json.dumps(found)) == found
+    assert (found["pairs"], found["sources"]) == (41, 40)
+    assert found["perplexity"] == pytest.approx(math.exp(found["loss"]))
+    again = evaluate(MODELS["bpe"], PAIRS, METRICS, beam=1)
+    assert {**again, "seconds": 0} == {**found, "seconds": 0}
+
+
+def test_any_target_of_a_source_is_right():
+    model = MODELS["symbol"]
+    answer = model.predict("a dog").text
+    pairs = [("a dog", "wrong"), ("a dog", answer), ("the cat", "wrong")]
+    found = evaluate(model, pairs)
+    assert found["accuracy"] == found["wer"] == 50
+    assert found["per"] > 0
+    assert "bleu" not in found
+
+
+def test_limit_looks_at_the_first():
+    assert evaluate(MODELS["bpe"], PAIRS, ["loss"], limit=3)["pairs"] == 3
+
+
+def test_mistakes_of_evaluation_are_told():
+    with pytest.raises(UsageError, match='no metric "blue", --metrics; did you mean "bleu"'):
+        evaluate(MODELS["bpe"], PAIRS, ["blue"])
+    with pytest.raises(DataError, match="no pairs"):
+        evaluate(MODELS["bpe"], [], ["loss"])
+    with pytest.raises(DataError, match="hits needs 20 different targets, there are 5"):
+        evaluate(MODELS["bpe"], PAIRS, ["hits"], limit=5)
+
+
+def test_unknown_words_are_charged_for_their_spelling():
+    tokenizer = Tokenizer("word", ["the", "cat", "don", "'t"])
+    assert unknown_text(tokenizer, ["the cat don't", ""]) == (0, 0)
+    assert unknown_text(tokenizer, ["the zebra ate cat-food", "zebra"]) == (5, 5 + 3 + len("-food") + 5)
+    model = Model(FakeEngine(tokenizer.size), tokenizer, tokenizer, Config())
+    found = evaluate(model, [("the cat", "the zebra")], ["perplexity"])
+    alphabet = len(set("the zebra"))
+    charge = (len("zebra") + 1) * math.log2(alphabet + 1) / (len("the zebra") + 1)
+    assert found["bits_per_character"] == pytest.approx(found["bits_per_character_uncharged"] + charge)
+    assert found["unknown_share"] == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "unigram", "symbol"])
+def test_unknown_characters_are_counted_for_every_kind(kind):
+    count, characters = unknown_text(MODELS[kind].target_tokenizer, ["the 日本 cat"])
+    assert characters == 2
+    assert count in (1, 2)
+
+
+def test_a_model_that_knows_the_answer_hits():
+    class Knowing(FakeEngine):
+        def score(self, src, src_len, tgt_in, tgt_out):
+            right = (src[:, :1] == tgt_out[:, :1])[:, :, None].any(axis=1)
+            return np.where(tgt_out == 0, 0.0, np.where(right, -0.1, -1.0)).astype(np.float32)
+
+    tokenizer = Tokenizer("word", [f"w{n}" for n in range(30)])
+    model = Model(Knowing(tokenizer.size), tokenizer, tokenizer, Config())
+    assert evaluate(model, [(f"w{n}", f"w{n}") for n in range(30)], ["hits"])["hits_at_1"] == 100
