@@ -8,10 +8,10 @@ model.predict("antiphon").text
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from antiphon.data.pairs import Pair, read_pairs
 from antiphon.errors import (
     AntiphonError,
     DataError,
@@ -20,10 +20,11 @@ from antiphon.errors import (
     SaveError,
     UsageError,
 )
-from antiphon.model import Model, Prediction, load
 from antiphon.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from antiphon.data.pairs import Pair, read_pairs
+    from antiphon.model import Model, Prediction, load
     from antiphon.training.progress import Observer
     from antiphon.training.trainer import Run
 
@@ -37,11 +38,27 @@ __all__ = [
     "Prediction",
     "SaveError",
     "UsageError",
+    "__version__",
     "evaluate",
     "load",
     "read_pairs",
     "train",
 ]
+
+_LATER = {
+    "Model": "antiphon.model",
+    "Pair": "antiphon.data.pairs",
+    "Prediction": "antiphon.model",
+    "load": "antiphon.model",
+    "read_pairs": "antiphon.data.pairs",
+}
+"""Names whose modules are imported when first asked for: a command line that only prints help should not wait."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATER:
+        raise AttributeError(f"module 'antiphon' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LATER[name]), name)
 
 
 def train(
@@ -85,11 +102,16 @@ def train(
 
 
 def evaluate(
-    model: Model | str | Path, data: str | Path | list[Pair], *, metrics: tuple[str, ...] = ("loss",), **search: Any
+    model: Model | str | Path,
+    data: str | Path | list[Pair],
+    *,
+    metrics: tuple[str, ...] | None = None,
+    **search: Any,
 ) -> dict[str, Any]:
-    """Scores a model on pairs; see `antiphon.evaluation.evaluate`."""
+    """Scores a model, or the model in a folder, on pairs; see `antiphon.evaluation.evaluate`."""
+    from antiphon.data.pairs import read_pairs
     from antiphon.evaluation import evaluate as score
+    from antiphon.model import load
 
-    chosen = model if isinstance(model, Model) else load(model)
-    pairs = data if isinstance(data, list) else read_pairs(data)
-    return score(chosen, pairs, metrics=metrics, **search)
+    chosen = load(model) if isinstance(model, (str, Path)) else model
+    return score(chosen, data if isinstance(data, list) else read_pairs(data), metrics, **search)

@@ -277,5 +277,7 @@ def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
         cure = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
         return UsageError(f"unknown knob {key}", where=where, cure=cure)
     message = fault["msg"].removeprefix("Value error, ")
-    got = "" if fault["type"] == "value_error" else f" (got {json.dumps(fault['input'], default=str)})"
-    return UsageError(f"{key}: {message}{got}" if key else message, where=where, cure="see antiphon train --help")
+    got = f" (got {json.dumps(fault['input'], default=str)})"
+    if fault["type"] == "value_error":  # knobs that do not go together; the sentence names them
+        return UsageError(message, where=where, cure="change one of them")
+    return UsageError(f"{key}: {message}{got}", where=where, cure="see antiphon train --help")

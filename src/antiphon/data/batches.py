@@ -19,7 +19,7 @@ Order = Literal["shuffled", "proportional"]
 
 @dataclass(frozen=True)
 class Batch:
-    """B rows of one bucket (S, T). Rows from ``rows`` on are fillers: source EOS, target all PAD."""
+    """B rows of one bucket (S, T), longest target first. Rows from ``rows`` on are fillers: source EOS, target PAD."""
 
     src: np.ndarray
     """(B, S) int64: the source (perhaps reversed), EOS, PAD …"""
@@ -151,6 +151,8 @@ class BatchStream:
 
     def _take(self, bucket: int, indices: np.ndarray) -> Batch:
         shape, rows = self.plan.buckets[bucket], self.rows[bucket]
+        # longest target first: a decoder that goes step by step can let the ended rows go
+        indices = indices[np.argsort(-self.target.lengths[indices], kind="stable")]
         return _assemble(self.source, self.target, indices, shape, rows, self.reverse_source, bucket)
 
     def _cut(self, epoch: int, index: int) -> tuple[int, np.ndarray]:

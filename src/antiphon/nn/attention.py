@@ -58,9 +58,9 @@ class Attention(nn.Module):
         return torch.bmm(weights.to(values.dtype), values), weights
 
     def looker(self, memory: Memory) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
-        """`forward` made ready for one loop over time, a query (B, 1, H) at a step; gradients wait for its end."""
+        """`forward` made ready for one loop over time: queries (n, 1, H) of the first n rows at a step."""
         if self.kind == "multihead":
-            return lambda query: self(query, memory)
+            return lambda query: self(query, memory.first(len(query)))
         project = loop_linear(self.query) if isinstance(self.query, nn.Linear) else None
         keys = LoopTanh(memory.keys, self.score) if self.kind == "additive" else LoopValues(memory.keys)
         values = LoopValues(memory.values)
@@ -69,7 +69,7 @@ class Attention(nn.Module):
         def look(query: Tensor) -> tuple[Tensor, Tensor]:
             if project is not None:
                 query = project(query.squeeze(1)).unsqueeze(1)
-            scores = keys.compare(query).float().masked_fill(outside, float("-inf"))
+            scores = keys.compare(query).float().masked_fill(outside[: len(query)], float("-inf"))
             weights = torch.softmax(scores, dim=-1)
             return values.read(weights), weights
 

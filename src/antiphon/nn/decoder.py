@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
 from antiphon.nn.attention import Attention
-from antiphon.nn.deferred import loop_linear
+from antiphon.nn.deferred import loop_linear, stack_rows
 from antiphon.nn.dropout import TimeConstantDropout
 from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.state import DecoderState, LayerState, Memory
@@ -77,9 +77,12 @@ class Decoder(nn.Module):
         context = rows.new_zeros(rows.shape[0], self.context_width) if self.feed else None
         return DecoderState(layers, context)
 
-    def forward(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
-        """Embedded targets x (B, T, E), each the word before the one to predict → features (B, T, E)."""
-        return self._feeding(x, state, memory) if self.feed else self._parallel(x, state, memory)
+    def forward(self, x: Tensor, lengths: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+        """Embedded targets x (B, T, E), each the word before the one to predict → features (B, T, E).
+
+        Beyond a row's length (B,) its features are arbitrary.
+        """
+        return self._feeding(x, lengths, state, memory) if self.feed else self._parallel(x, state, memory)
 
     def _parallel(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
         h, _ = self.layers[0].sequence(x, state.layers[0])
@@ -97,8 +100,9 @@ class Decoder(nn.Module):
             h = outputs + h if self.residual else outputs
         return self._features(torch.cat([h, *parts[1:]], dim=2))
 
-    def _feeding(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
-        assert self.attention is not None and state.context is not None
+    def _feeding(self, x: Tensor, lengths: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+        assert self.attention is not None
+        assert state.context is not None
         joined = self.join_input(x)  # the part of every step's input that need not wait
         between = None
         if self.training and self.dropout.chance:
@@ -107,12 +111,15 @@ class Decoder(nn.Module):
         steppers = [layer.stepper() for layer in self.layers]
         layers, context = list(state.layers), state.context
         tops, contexts = [], []
-        for now in joined.unbind(1):
-            h, layers = self._stack(steppers, now + join(context), layers, between)
+        for now, rows in zip(joined.unbind(1), _rows_alive(lengths, x.shape[1]), strict=True):
+            if rows < len(context):  # rows that have ended leave the loop
+                context, layers = context[:rows], [tuple(part[:rows] for part in layer) for layer in layers]
+                between = None if between is None else between[:rows]
+            h, layers = self._stack(steppers, now[:rows] + join(context), layers, between)
             context = look(h.unsqueeze(1))[0].squeeze(1)
-            tops.append(h)
-            contexts.append(context)
-        h, looked = torch.stack(tops, dim=1), torch.stack(contexts, dim=1)
+            tops.append(h.unsqueeze(1))
+            contexts.append(context.unsqueeze(1))
+        h, looked = stack_rows(tops, len(x)), stack_rows(contexts, len(x))
         return self._features(torch.cat((h, looked.to(h.dtype)), dim=2))
 
     def step(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
@@ -121,7 +128,8 @@ class Decoder(nn.Module):
         Without attention the weights are zero.
         """
         if self.feed:
-            assert self.attention is not None and state.context is not None
+            assert self.attention is not None
+            assert state.context is not None
             h, layers = self._stack(
                 [layer.step for layer in self.layers],
                 self.join_input(x) + self.join_context(state.context),
@@ -171,3 +179,20 @@ class Decoder(nn.Module):
     def _features(self, joined: Tensor) -> Tensor:
         features = torch.tanh(self.features(joined))
         return self.dropout(features) if features.dim() == 3 else features
+
+
+def _rows_alive(lengths: Tensor, steps: int) -> list[int]:
+    """For each step how many rows from the first on hold every row that is still longer, in eighths of a batch.
+
+    With rows sorted by falling length, as batches come, few computed rows are thrown away; in any other order nothing
+    breaks. Few different numbers, so that the kernels made for each shape are few.
+    """
+    count = len(lengths)
+    grain = max(1, count // 8)
+    alive, last = [], count
+    for step in range(steps):
+        longer = (lengths > step).nonzero()
+        needed = int(longer[-1]) + 1 if len(longer) else 1
+        last = min(last, -(-needed // grain) * grain)
+        alive.append(last)
+    return alive

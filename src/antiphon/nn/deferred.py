@@ -16,8 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class _Shared:
-    """A matrix used at every step, with the noted factors of its gradient."""
+class Shared:
+    """A matrix used at every step, with the noted factors of its gradient.
+
+    Args:
+        matrix: as the model holds it; the steps use it in autocast's number format, cast once.
+    """
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix.detach()
@@ -33,7 +37,7 @@ class _Shared:
 
 class _Open(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, matrix: Tensor, bias: Tensor | None, shared: _Shared) -> Tensor:  # type: ignore[override]
+    def forward(ctx, matrix: Tensor, bias: Tensor | None, shared: Shared) -> Tensor:  # type: ignore[override]
         ctx.set_materialize_grads(False)
         ctx.shared = shared
         return matrix.new_empty(0)
@@ -43,7 +47,7 @@ class _Open(torch.autograd.Function):
         return *ctx.shared.gradient(), None
 
 
-class LoopLinear(_Shared):
+class LoopLinear(Shared):
     """`nn.Linear` for a loop: call it at every step, on (B, I) → (B, O)."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
@@ -53,6 +57,17 @@ class LoopLinear(_Shared):
 
     def __call__(self, x: Tensor) -> Tensor:
         return _Linear.apply(x, self.token, self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The product alone, for a step that differentiates itself: x (B, I) in the matrix's format → (B, O)."""
+        return F.linear(x, self.matrix, self.bias)
+
+    def backward(self, x: Tensor, grad: Tensor) -> Tensor:
+        """Notes a step's factors, x (B, I) and the gradient of its output (B, O) → the gradient of x (B, I)."""
+        grad = grad.to(self.matrix.dtype)
+        self.inputs.append(x)
+        self.grads.append(grad)
+        return torch.mm(grad, self.matrix)
 
     def gradient(self) -> tuple[Tensor, Tensor | None]:
         inputs, grads = torch.cat(self.inputs), torch.cat(self.grads)
@@ -66,20 +81,15 @@ class _Linear(torch.autograd.Function):
         ctx.shared, ctx.dtype = shared, x.dtype
         x = x.to(shared.matrix.dtype)
         ctx.save_for_backward(x)
-        return F.linear(x, shared.matrix, shared.bias)
+        return shared.forward(x)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        shared = ctx.shared
-        (x,) = ctx.saved_tensors
-        grad = grad.to(shared.matrix.dtype)
-        shared.inputs.append(x)
-        shared.grads.append(grad)
-        return torch.mm(grad, shared.matrix).to(ctx.dtype), None, None
+        return ctx.shared.backward(*ctx.saved_tensors, grad).to(ctx.dtype), None, None
 
 
-class LoopValues(_Shared):
-    """(B, S, D) read with weights (B, 1, S), or compared with queries (B, 1, D), at every step."""
+class LoopValues(Shared):
+    """(B, S, D) read with weights (n, 1, S), or compared with queries (n, 1, D), at every step, by its first n rows."""
 
     def __init__(self, matrix: Tensor) -> None:
         super().__init__(matrix)
@@ -87,16 +97,18 @@ class LoopValues(_Shared):
         self._dtype = matrix.dtype
 
     def read(self, weights: Tensor) -> Tensor:
-        """weights (B, 1, S) → (B, 1, D)."""
+        """weights (n, 1, S) → (n, 1, D)."""
         return _Read.apply(weights, self.token, self)
 
     def compare(self, queries: Tensor) -> Tensor:
-        """queries (B, 1, D) → (B, 1, S)."""
+        """queries (n, 1, D) → (n, 1, S)."""
         return _Compare.apply(queries, self.token, self)
 
     def gradient(self) -> tuple[Tensor, None]:
         """Σ over steps of (B, S, 1) times (B, 1, D); `inputs` are the (B, 1, S), `grads` the (B, 1, D)."""
-        return torch.bmm(torch.cat(self.inputs, 1).transpose(1, 2), torch.cat(self.grads, 1)).to(self._dtype), None
+        rows = self.matrix.shape[0]
+        by_source, by_value = (stack_rows(parts, rows) for parts in (self.inputs, self.grads))
+        return torch.bmm(by_source.transpose(1, 2), by_value).to(self._dtype), None
 
 
 class _Read(torch.autograd.Function):
@@ -105,7 +117,7 @@ class _Read(torch.autograd.Function):
         ctx.shared, ctx.dtype = shared, weights.dtype
         weights = weights.to(shared.matrix.dtype)
         ctx.save_for_backward(weights)
-        return torch.bmm(weights, shared.matrix)
+        return torch.bmm(weights, shared.matrix[: len(weights)])
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
@@ -114,7 +126,7 @@ class _Read(torch.autograd.Function):
         grad = grad.to(shared.matrix.dtype)
         shared.inputs.append(weights)
         shared.grads.append(grad)
-        return torch.bmm(grad, shared.matrix.transpose(1, 2)).to(ctx.dtype), None, None
+        return torch.bmm(grad, shared.matrix[: len(grad)].transpose(1, 2)).to(ctx.dtype), None, None
 
 
 class _Compare(torch.autograd.Function):
@@ -123,7 +135,7 @@ class _Compare(torch.autograd.Function):
         ctx.shared, ctx.dtype = shared, queries.dtype
         queries = queries.to(shared.matrix.dtype)
         ctx.save_for_backward(queries)
-        return torch.bmm(queries, shared.matrix.transpose(1, 2))
+        return torch.bmm(queries, shared.matrix[: len(queries)].transpose(1, 2))
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
@@ -132,53 +144,62 @@ class _Compare(torch.autograd.Function):
         grad = grad.to(shared.matrix.dtype)
         shared.inputs.append(grad)
         shared.grads.append(queries)
-        return torch.bmm(grad, shared.matrix).to(ctx.dtype), None, None
+        return torch.bmm(grad, shared.matrix[: len(grad)]).to(ctx.dtype), None, None
 
 
-class LoopTanh(_Shared):
-    """v · tanh(q + k) with keys k (B, S, A) and v (A), for queries (B, 1, A) → (B, 1, S) at every step.
+class LoopTanh(Shared):
+    """v · tanh(q + k) with keys k (B, S, A) and v (A), for queries (n, 1, A) → (n, 1, S) at every step.
 
-    The tanh values, (B, S, A) a step, are computed again in the backward pass instead of being kept.
+    The tanh values, (n, S, A) a step, are computed again in the backward pass instead of being kept. All in f32: a
+    CPU's tanh is several times slower in bf16.
     """
 
     def __init__(self, keys: Tensor, score: Tensor) -> None:
         super().__init__(keys)
-        self.score = score.detach().to(self.matrix.dtype)
-        self._dtypes = keys.dtype, score.dtype
+        self.matrix, self.score = keys.detach().float(), score.detach()
         self.token = _Open.apply(keys, score, self)
-        self.to_keys: Tensor | None = None
-        self.to_score: Tensor | None = None
+        self.to_keys = self.to_score = torch.zeros(0)
+        self._dtype = keys.dtype
 
     def compare(self, queries: Tensor) -> Tensor:
-        """queries (B, 1, A) → (B, 1, S)."""
+        """queries (n, 1, A) → (n, 1, S)."""
         return _Tanh.apply(queries, self.token, self)
 
+    def squashed(self, queries: Tensor) -> Tensor:
+        """tanh(q + k), (n, S, A)."""
+        return torch.tanh_(self.matrix[: len(queries)] + queries)
+
     def gradient(self) -> tuple[Tensor, Tensor]:
-        assert self.to_keys is not None and self.to_score is not None
-        return self.to_keys.to(self._dtypes[0]), self.to_score.to(self._dtypes[1])
+        return self.to_keys.to(self._dtype), self.to_score
 
 
 class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx, queries: Tensor, token: Tensor, shared: LoopTanh) -> Tensor:  # type: ignore[override]
         ctx.shared, ctx.dtype = shared, queries.dtype
-        queries = queries.to(shared.matrix.dtype)
+        queries = queries.float()
         ctx.save_for_backward(queries)
-        return torch.mv(torch.tanh_(shared.matrix + queries).flatten(0, 1), shared.score).view(queries.shape[0], 1, -1)
+        with torch.autocast("cpu", enabled=False):
+            scores = torch.mv(shared.squashed(queries).flatten(0, 1), shared.score)
+        return scores.view(len(queries), 1, -1)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         shared = ctx.shared
         (queries,) = ctx.saved_tensors
-        if shared.to_keys is None:
-            shared.to_keys = torch.zeros(shared.matrix.shape)
-            shared.to_score = torch.zeros(shared.score.shape)
-        tanh = torch.tanh_(shared.matrix + queries)
-        grad = grad.to(tanh.dtype).transpose(1, 2)  # (B, S, 1)
+        if not len(shared.to_keys):
+            shared.to_keys, shared.to_score = torch.zeros_like(shared.matrix), torch.zeros_like(shared.score)
+        tanh = shared.squashed(queries)
+        grad = grad.transpose(1, 2)  # (n, S, 1)
         shared.to_score += torch.mv(tanh.flatten(0, 1).t(), grad.flatten())
-        slope = torch.addcmul(shared.score, tanh * shared.score, tanh, value=-1).mul_(grad)
-        shared.to_keys += slope
-        return slope.sum(dim=1, keepdim=True, dtype=torch.float32).to(ctx.dtype), None, None
+        slope = tanh.mul_(tanh).neg_().add_(1).mul_(shared.score).mul_(grad)
+        shared.to_keys[: len(slope)] += slope
+        return slope.sum(dim=1, keepdim=True).to(ctx.dtype), None, None
+
+
+def stack_rows(steps: list[Tensor], rows: int) -> Tensor:
+    """Tensors (n, 1, D) of steps with n ≤ rows → (rows, steps, D), zero where a step had no such row."""
+    return torch.cat([F.pad(step, (0, 0, 0, 0, 0, rows - len(step))) for step in steps], dim=1)
 
 
 def loop_linear(layer: nn.Linear) -> LoopLinear:

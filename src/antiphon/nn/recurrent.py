@@ -1,4 +1,4 @@
-"""One recurrent layer, run over a whole sequence by the library's fused kernel, or by one step with the same weights."""
+"""One recurrent layer: a whole sequence by the library's fused kernel, or one step with the same weights."""
 
 from __future__ import annotations
 
@@ -57,84 +57,100 @@ class RecurrentLayer(nn.Module):
 
     def stepper(self) -> Callable[[Tensor, LayerState], LayerState]:
         """`step` made ready for one loop over time, where weight gradients wait for the loop's end."""
-        rnn, kind = self.rnn, self.cell
+        rnn = self.rnn
         from_input = LoopLinear(rnn.weight_ih_l0, rnn.bias_ih_l0)
         from_state = LoopLinear(rnn.weight_hh_l0, rnn.bias_hh_l0)
+        tokens = from_input.token, from_state.token
 
-        def step(x: Tensor, state: LayerState) -> LayerState:
-            a, b = from_input(x), from_state(state[0])
-            return _LSTMGates.apply(a, b, state[1]) if kind == "lstm" else (_GRUGates.apply(a, b, state[0]),)
+        def gru(x: Tensor, state: LayerState) -> LayerState:
+            return (_GRUStep.apply(x, state[0], from_input, from_state, *tokens),)
 
-        return step
+        def lstm(x: Tensor, state: LayerState) -> LayerState:
+            return _LSTMStep.apply(x, *state, from_input, from_state, *tokens)
+
+        return lstm if self.cell == "lstm" else gru
 
 
-class _GRUGates(torch.autograd.Function):
-    """The elementwise part of a GRU step as one node, since a step on a CPU costs its number of operations.
+class _GRUStep(torch.autograd.Function):
+    """A GRU step as one node: on a CPU a step costs its number of operations.
 
     z = σ(a_z + b_z), r = σ(a_r + b_r), n = tanh(a_n + r b_n), h' = n + z (h − n),
     with a (B, 3H) from the input, b (B, 3H) from the state, in the order r, z, n of the library.
     """
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, h: Tensor) -> Tensor:  # type: ignore[override]
-        hidden = h.shape[1]
+    def forward(ctx, x: Tensor, h: Tensor, from_input: LoopLinear, from_state: LoopLinear, *_tokens: Tensor) -> Tensor:  # type: ignore[override]
+        number, hidden = from_input.matrix.dtype, h.shape[1]
+        x_used, h_used = x.to(number), h.to(number)
+        a, b = from_input.forward(x_used), from_state.forward(h_used)
         b_new = b[:, 2 * hidden :].float()
         gates = torch.sigmoid_((a[:, : 2 * hidden] + b[:, : 2 * hidden]).float())
-        r, z = gates[:, :hidden], gates[:, hidden:]
-        new = torch.addcmul(a[:, 2 * hidden :].float(), r, b_new).tanh_()
-        ctx.save_for_backward(gates, new, b_new, h)
-        ctx.dtypes = a.dtype, b.dtype
-        return torch.lerp(new, h, z)
+        new = torch.addcmul(a[:, 2 * hidden :].float(), gates[:, :hidden], b_new).tanh_()
+        ctx.save_for_backward(gates, new, b_new, h, x_used, h_used)
+        ctx.shared, ctx.dtype = (from_input, from_state), x.dtype
+        return torch.lerp(new, h, gates[:, hidden:])
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        gates, new, b_new, h = ctx.saved_tensors
+        gates, new, b_new, h, x_used, h_used = ctx.saved_tensors
+        from_input, from_state = ctx.shared
         hidden = h.shape[1]
         r, z = gates[:, :hidden], gates[:, hidden:]
-        d_new = grad * (1 - z) * (1 - new * new)
-        d_a = torch.empty(grad.shape[0], 3 * hidden)
-        d_a[:, 2 * hidden :] = d_new
-        d_gates = d_a[:, : 2 * hidden]
+        through = grad * z
+        d_b = torch.empty(len(h), 3 * hidden)
+        d_gates, d_new = d_b[:, : 2 * hidden], (grad - through).mul_(1 - new * new)
         torch.mul(d_new, b_new, out=d_gates[:, :hidden])
         torch.mul(grad, h - new, out=d_gates[:, hidden:])
-        d_gates.mul_(gates).mul_(1 - gates)
-        d_b = d_a.clone()
-        d_b[:, 2 * hidden :].mul_(r)
-        return d_a.to(ctx.dtypes[0]), d_b.to(ctx.dtypes[1]), grad * z
+        d_gates.mul_(torch.addcmul(gates, gates, gates, value=-1))
+        torch.mul(d_new, r, out=d_b[:, 2 * hidden :])
+        d_b = d_b.to(from_state.matrix.dtype)
+        d_a = d_b.clone()
+        d_a[:, 2 * hidden :] = d_new
+        d_x = from_input.backward(x_used, d_a).to(ctx.dtype)
+        d_h = through.add_(from_state.backward(h_used, d_b))
+        return d_x, d_h, None, None, None, None
 
 
-class _LSTMGates(torch.autograd.Function):
-    """The elementwise part of an LSTM step as one node.
+class _LSTMStep(torch.autograd.Function):
+    """An LSTM step as one node.
 
-    i, f, o = σ, g = tanh of a + b (B, 4H) in the order i, f, g, o; c' = f c + i g; h' = o tanh(c').
+    i, f, o = σ, g = tanh of a + b (B, 4H), in the order i, f, g, o; c' = f c + i g; h' = o tanh(c').
     """
 
     @staticmethod
-    def forward(ctx, a: Tensor, b: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        hidden = c.shape[1]
-        gates = (a + b).float()
+    def forward(
+        ctx,
+        x: Tensor,
+        h: Tensor,
+        c: Tensor,
+        from_input: LoopLinear,
+        from_state: LoopLinear,
+        *_tokens: Tensor,  # type: ignore[override]
+    ) -> tuple[Tensor, Tensor]:
+        number, hidden = from_input.matrix.dtype, c.shape[1]
+        x_used, h_used = x.to(number), h.to(number)
+        gates = (from_input.forward(x_used) + from_state.forward(h_used)).float()
         torch.sigmoid_(gates[:, : 2 * hidden])
         torch.tanh_(gates[:, 2 * hidden : 3 * hidden])
         torch.sigmoid_(gates[:, 3 * hidden :])
         i, f, g, o = gates.split(hidden, dim=1)
         cell = torch.addcmul(f * c, i, g)
         squashed = torch.tanh(cell)
-        ctx.save_for_backward(gates, c, squashed)
-        ctx.dtypes = a.dtype, b.dtype
+        ctx.save_for_backward(gates, c, squashed, x_used, h_used)
+        ctx.shared, ctx.dtype = (from_input, from_state), x.dtype
         return o * squashed, cell
 
     @staticmethod
     def backward(ctx, d_h: Tensor, d_cell: Tensor):  # type: ignore[override]
-        gates, c, squashed = ctx.saved_tensors
+        gates, c, squashed, x_used, h_used = ctx.saved_tensors
+        from_input, from_state = ctx.shared
         i, f, g, o = gates.split(c.shape[1], dim=1)
         d_cell = d_cell + d_h * o * (1 - squashed * squashed)
-        d_gates = torch.cat(
-            (
-                d_cell * g * i * (1 - i),
-                d_cell * c * f * (1 - f),
-                d_cell * i * (1 - g * g),
-                d_h * squashed * o * (1 - o),
-            ),
-            dim=1,
-        )
-        return d_gates.to(ctx.dtypes[0]), d_gates.to(ctx.dtypes[1]), d_cell * f
+        d_input = d_cell * g * i * (1 - i)
+        d_forget = d_cell * c * f * (1 - f)
+        d_new = d_cell * i * (1 - g * g)
+        d_output = d_h * squashed * o * (1 - o)
+        d_gates = torch.cat((d_input, d_forget, d_new, d_output), dim=1).to(from_input.matrix.dtype)
+        d_x = from_input.backward(x_used, d_gates).to(ctx.dtype)
+        d_before = from_state.backward(h_used, d_gates).float()
+        return d_x, d_before, d_cell * f, None, None, None, None

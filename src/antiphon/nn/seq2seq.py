@@ -73,9 +73,10 @@ class Seq2Seq(nn.Module):
         return memory, self.decoder.start(finals)
 
     def features(self, src: Tensor, src_len: Tensor, tgt_in: Tensor) -> Tensor:
-        """Teacher forcing, all target positions: (B, S), (B,), (B, T) → (B, T, E)."""
+        """Teacher forcing, all target positions: (B, S), (B,), (B, T) → (B, T, E), arbitrary at padding."""
         memory, state = self.encode(src, src_len)
-        return self.decoder(self._embed(self.target_embedding, tgt_in), state, memory)
+        lengths = (tgt_in != PAD).sum(dim=1)
+        return self.decoder(self._embed(self.target_embedding, tgt_in), lengths, state, memory)
 
     def step(self, y: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
         """One word y (N,) → logits (N, V), attention weights (N, S), the state after it."""

@@ -26,6 +26,10 @@ class Memory:
     mask: Tensor
     """(B, S) bool, True = real token."""
 
+    def first(self, rows: int) -> Memory:
+        """The memory of the first rows."""
+        return Memory(self.values[:rows], self.keys[:rows], self.mask[:rows])
+
     def select(self, rows: np.ndarray) -> Memory:
         """The memory of these rows, in this order, repetitions allowed."""
         return Memory(_rows(self.values, rows), _rows(self.keys, rows), _rows(self.mask, rows))

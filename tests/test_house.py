@@ -1,0 +1,140 @@
+"""The house keeps its own rules: imports run downward, the public face is what it says, answering needs no torch."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import antiphon
+from antiphon.config import Config, load_config, presets
+from antiphon.errors import AntiphonError, UsageError
+
+SOURCE = Path(antiphon.__file__).parent
+FLOORS = {
+    "errors": 0,
+    "version": 0,
+    "config": 1,
+    "metrics": 1,
+    "presets": 1,
+    "data": 2,
+    "runtime": 3,
+    "search": 3,
+    "nn": 4,
+    "model": 5,
+    "evaluation": 6,
+    "training": 6,
+    "__init__": 7,
+    "faces": 8,
+    "__main__": 9,
+}
+TORCH_MAY_LIVE_IN = {"nn", "training"}
+
+
+def modules():
+    return sorted(path for path in SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_imports_run_downward(path):
+    here = FLOORS[room(path)]
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "antiphon":
+            continue
+        there = parts[1] if len(parts) > 1 and parts[1] in FLOORS else "__init__"
+        if there != room(path):
+            assert FLOORS[there] < here, f"{path.name} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(SOURCE)))
+def test_torch_stays_in_its_rooms(path):
+    if room(path) not in TORCH_MAY_LIVE_IN:
+        assert not any(name.split(".")[0] in ("torch", "safetensors") for name in imports(path))
+
+
+def test_no_room_called_utils():
+    assert not [path for path in modules() if path.stem in ("utils", "helpers", "misc", "common")]
+
+
+def test_the_public_face_is_sorted_and_there():
+    assert antiphon.__all__ == sorted(antiphon.__all__)
+    for name in antiphon.__all__:
+        assert getattr(antiphon, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = antiphon.nothing
+
+
+def test_public_functions_and_classes_have_docstrings():
+    missing = []
+    for path in modules():
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                if not ast.get_docstring(node):
+                    missing.append(f"{path.name}: {node.name}")
+    assert not missing
+
+
+@pytest.mark.parametrize("module", ["antiphon", "antiphon.model", "antiphon.faces.cli", "antiphon.faces.chat"])
+def test_answering_imports_no_torch(module):
+    code = f"import {module}, sys; print(sorted(m for m in sys.modules if m in ('torch', 'matplotlib', 'sacrebleu')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_preset_is_valid_and_says_what_it_is_for(name):
+    config = load_config(name)
+    assert isinstance(config, Config)
+    assert len(presets()[name]) > 20
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train": {"minuts": 1}}, "unknown knob train.minuts; did you mean train.minutes"),
+        ({"trian": {}}, "unknown knob trian; did you mean train"),
+        ({"train": {"minutes": -1}}, "train.minutes: .*greater than 0 .got -1."),
+        ({"model": {"cell": "rnn"}}, "model.cell: .*gru.*lstm"),
+        ({"model": {"attention": "multihead", "heads": 3}}, "model.heads = 3 does not divide model.hidden = 256"),
+        ({"model": {"share_rnn": True}}, "model.share_rnn needs model.bidirectional = false"),
+        ({"data": {"share_vocabulary": False}}, 'model.tied = "all" needs data.share_vocabulary'),
+    ],
+)
+def test_knobs_that_cannot_be(overrides, message):
+    with pytest.raises(UsageError, match=message) as raised:
+        load_config(None, overrides)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_unknown_preset_names_the_nearest(tmp_path):
+    with pytest.raises(UsageError, match='did you mean "dates"'):
+        load_config("datse")
+    broken = tmp_path / "mine.toml"
+    broken.write_text("[train\n")
+    with pytest.raises(UsageError, match="not TOML"):
+        load_config(str(broken))
+    broken.write_text("[train]\nminutes = 2\n")
+    assert load_config(str(broken)).train.minutes == 2
+
+
+def test_errors_are_one_line_with_where_and_cure():
+    error = AntiphonError("what\nbroke", where="here:3", cure="mend it")
+    assert str(error) == "what broke, here:3; mend it"

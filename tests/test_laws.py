@@ -1,0 +1,268 @@
+"""Laws that every cell, attention and decoder keeps."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from antiphon.config import Config, ModelConfig, TrainConfig
+from antiphon.data.batches import make_batch
+from antiphon.nn.attention import Attention
+from antiphon.nn.deferred import LoopTanh
+from antiphon.nn.engine import TorchEngine
+from antiphon.nn.recurrent import RecurrentLayer
+from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.nn.softmax import LogUniformSampler, full_loss, full_log_probs, sampled_loss
+from antiphon.search import greedy
+from antiphon.training.optimizer import Optimizer
+from antiphon.training.trainer import batch_loss
+
+CELLS = ["gru", "lstm"]
+ATTENTIONS = ["none", "additive", "dot", "general", "multihead"]
+SHAPES = {
+    "two ways": {},
+    "one way": {"bidirectional": False},
+    "shared": {"bidirectional": False, "share_rnn": True},
+    "copied": {"bidirectional": False, "bridge": "copy"},
+    "normed": {"layer_norm": True, "residual": False, "decoder_layers": 1},
+}
+EVERY = list(itertools.product(CELLS, ATTENTIONS, [False, True], SHAPES))
+
+SRC = torch.tensor([[5, 6, 7, 2], [8, 2, 0, 0], [9, 4, 2, 0]])
+SRC_LEN = torch.tensor([4, 2, 3])
+TGT_IN = torch.tensor([[1, 5, 6, 8], [1, 7, 0, 0], [1, 0, 0, 0]])
+TGT_OUT = torch.tensor([[5, 6, 8, 2], [7, 2, 0, 0], [2, 0, 0, 0]])
+
+
+def make(cell: str, attention: str, feed: bool, shape: str) -> Seq2Seq:
+    torch.manual_seed(3)
+    knobs = {"embedding": 12, "hidden": 16, "dropout": 0.0, **SHAPES[shape]}
+    config = ModelConfig(cell=cell, attention=attention, feed=feed, **knobs)
+    return Seq2Seq(config, source_vocabulary=20, target_vocabulary=20).eval()
+
+
+def gradients(model: Seq2Seq, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def stepwise(model: Seq2Seq, src, src_len, tgt_in, tgt_out) -> torch.Tensor:
+    """log P as the search computes it, one step after the other."""
+    memory, state = model.encode(src, src_len)
+    found = []
+    for t in range(tgt_in.shape[1]):
+        logits, _, state = model.step(tgt_in[:, t], state, memory)
+        found.append(torch.log_softmax(logits, dim=1).gather(1, tgt_out[:, t : t + 1]))
+    return torch.cat(found, dim=1) * (tgt_out != 0)
+
+
+@pytest.mark.parametrize(("cell", "attention", "feed", "shape"), EVERY)
+def test_training_and_search_compute_the_same_and_have_the_same_gradient(cell, attention, feed, shape):
+    model = make(cell, attention, feed, shape)
+    at_once = model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT)
+    steps = stepwise(model, SRC, SRC_LEN, TGT_IN, TGT_OUT)
+    torch.testing.assert_close(at_once, steps, atol=1e-5, rtol=1e-5)
+    ours, theirs = gradients(model, -at_once.sum()), gradients(model, -stepwise(model, SRC, SRC_LEN, TGT_IN, TGT_OUT).sum())
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(("cell", "attention", "feed", "shape"), EVERY)
+def test_padding_changes_nothing_and_a_batch_equals_its_singles(cell, attention, feed, shape):
+    model = make(cell, attention, feed, shape)
+    padded = torch.nn.functional.pad
+    batch = model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT)
+    wider = model.log_probs(padded(SRC, (0, 3)), SRC_LEN, padded(TGT_IN, (0, 2)), padded(TGT_OUT, (0, 2)))
+    torch.testing.assert_close(batch, wider[:, :4], atol=1e-5, rtol=1e-5)
+    assert not wider[:, 4:].any()
+    for row in range(3):
+        s, t = int(SRC_LEN[row]), int((TGT_OUT[row] != 0).sum())
+        one = model.log_probs(SRC[row : row + 1, :s], SRC_LEN[row : row + 1], TGT_IN[row : row + 1, :t], TGT_OUT[row : row + 1, :t])
+        torch.testing.assert_close(batch[row : row + 1, :t], one, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("attention", "feed"), list(itertools.product(ATTENTIONS, [False, True])))
+def test_the_order_of_rows_changes_nothing(attention, feed):
+    model = make("gru", attention, feed, "one way")
+    back = torch.tensor([2, 1, 0])
+    forward = model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT)
+    turned = model.log_probs(SRC[back], SRC_LEN[back], TGT_IN[back], TGT_OUT[back])
+    torch.testing.assert_close(forward, turned[back], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_our_steps_are_the_library_kernels_cells(cell):
+    torch.manual_seed(0)
+    layer = RecurrentLayer(cell, 5, 7)
+    x = torch.randn(3, 6, 5, requires_grad=True)
+    start = tuple(torch.randn(3, 7) for _ in layer.zeros(x))
+    weight = torch.randn(3, 6, 7)
+
+    def by_steps():
+        step, state, outputs = layer.stepper(), start, []
+        for now in x.unbind(1):
+            state = step(now, state)
+            outputs.append(state[0])
+        return torch.stack(outputs, 1), state
+
+    results = []
+    for outputs, state in (layer.sequence(x, start), by_steps()):
+        layer.zero_grad()
+        x.grad = None
+        ((outputs * weight).sum() + sum(part.sum() for part in state)).backward()
+        results.append([outputs, *state, x.grad, *(p.grad.clone() for p in layer.parameters())])
+    for fused, stepped in zip(*results, strict=True):
+        torch.testing.assert_close(fused, stepped, atol=1e-5, rtol=1e-5)
+
+
+def test_additive_scores_are_the_papers():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(*shape, requires_grad=True) for shape in ((2, 1, 4), (2, 5, 4), (4,)))
+    ours = LoopTanh(k, v).compare(q)
+    plain = (torch.tanh(q + k) @ v).unsqueeze(1)
+    torch.testing.assert_close(ours, plain)
+    weight = torch.randn(2, 1, 5)
+    for one, other in zip(
+        torch.autograd.grad((ours * weight).sum(), (q, k, v)), torch.autograd.grad((plain * weight).sum(), (q, k, v)), strict=True
+    ):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ATTENTIONS[1:])
+def test_attention_weights_sum_to_one_and_never_fall_on_padding(kind):
+    torch.manual_seed(0)
+    attention = Attention(ModelConfig(attention=kind, hidden=16, heads=4), 16)
+    mask = torch.tensor([[True] * 5, [True, False, False, False, False]])
+    context, weights = attention(torch.randn(2, 3, 16), attention.memory(torch.randn(2, 5, 16), mask))
+    torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
+    assert not weights[1, :, 1:].any()
+    assert context.shape == (2, 3, 16)
+
+
+# --- softmax -------------------------------------------------------------------------------------------------------
+
+
+def test_full_loss_without_smoothing_is_the_log_likelihood():
+    torch.manual_seed(0)
+    features, weight, bias = torch.randn(7, 4), torch.randn(11, 4), torch.randn(11)
+    targets = torch.randint(0, 11, (7,))
+    loss, nats = full_loss(features, targets, weight, bias, 0.0)
+    torch.testing.assert_close(loss, -full_log_probs(features, targets, weight, bias).sum())
+    smoothed, same = full_loss(features, targets, weight, bias, 0.1)
+    torch.testing.assert_close(same, nats)
+    reference = torch.nn.functional.cross_entropy(
+        features @ weight.t() + bias, targets, label_smoothing=0.1, reduction="sum"
+    )
+    torch.testing.assert_close(smoothed, reference)
+
+
+def test_sampling_every_word_is_the_full_softmax_with_corrected_logits():
+    torch.manual_seed(0)
+    vocabulary = 9
+    features, weight = torch.randn(5, 4), torch.randn(vocabulary, 4)
+    bias, log_expected = torch.randn(vocabulary, 1), torch.randn(vocabulary)
+    targets = torch.tensor([0, 3, 3, 8, 1])
+    loss = sampled_loss(features, targets, weight, bias, torch.arange(vocabulary), log_expected)
+    logits = features @ weight.t() + bias.squeeze(1) - log_expected
+    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+
+
+def test_the_sampler_draws_distinct_words_as_often_as_it_says():
+    counts = np.array([5, 100, 1, 50, 20, 10, 3, 2])
+    sampler = LogUniformSampler(counts, seed=1)
+    seen, expected, rounds = np.zeros(8), np.zeros(8), 4000
+    for update in range(rounds):
+        ids, log_expected = sampler.draw(4, update)
+        assert len(set(ids.tolist())) == 4
+        seen[ids] += 1
+        expected += np.exp(log_expected)
+    assert seen.argmax() == 1  # the most frequent word
+    np.testing.assert_allclose(seen / rounds, expected / rounds, atol=0.06)
+    again = sampler.draw(4, 7)
+    np.testing.assert_array_equal(again[0], LogUniformSampler(counts, seed=1).draw(4, 7)[0])
+
+
+def sampled_model(optimizer: str, average: float = 0.9):
+    torch.manual_seed(0)
+    config = Config.model_validate(
+        {
+            "data": {"share_vocabulary": False},
+            "model": {"softmax": "sampled", "tied": "none", "embedding": 8, "hidden": 8, "dropout": 0.0},
+            "train": {"optimizer": optimizer, "samples": 6, "average": average, "weight_decay": 0.0, "precision": "f32"},
+        }
+    )
+    model = Seq2Seq(config.model, source_vocabulary=40, target_vocabulary=50)
+    return config, model
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_an_update_touches_only_the_rows_of_true_and_sampled_words(optimizer):
+    config, model = sampled_model(optimizer)
+    sampler = LogUniformSampler(np.arange(50)[::-1].copy(), 1)
+    optimum = Optimizer(model, config.train, sparse=model.sparse_parameters())
+    batch = make_batch([[5, 6], [7]], [[9, 10], [11]], (3, 3))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    loss, _, tokens = batch_loss(model, batch, config, precision="f32", sampler=sampler, update=0)
+    assert tokens == 5
+    loss.backward()
+    assert model.softmax_weight.grad.is_sparse
+    optimum.update(0.1)
+    moved = (model.softmax_weight.detach() != before["softmax_weight"]).any(1).nonzero().flatten().tolist()
+    assert set(moved) == {9, 10, 11, 2, *sampler.draw(6, 0)[0].tolist()}
+    moved = (model.source_embedding.weight.detach() != before["source_embedding.weight"]).any(1).nonzero().flatten()
+    assert set(moved.tolist()) == {5, 6, 7, 2}
+
+
+def test_row_sparse_sgd_and_its_average_equal_the_dense_ones():
+    """SGD has no moments, so sparse rows and whole tensors must agree exactly, the lazy average included."""
+    results = []
+    for sparse in (True, False):
+        config, model = sampled_model("sgd")
+        sampler = LogUniformSampler(np.arange(50)[::-1].copy(), 1)
+        optimum = Optimizer(model, config.train, sparse=model.sparse_parameters() if sparse else [])
+        for update in range(6):
+            batch = make_batch([[5 + update, 6], [7]], [[9, 10 + update], [11]], (3, 3))
+            loss, _, _ = batch_loss(model, batch, config, precision="f32", sampler=sampler, update=update)
+            loss.backward()
+            if not sparse:
+                for p in model.parameters():
+                    if p.grad is not None and p.grad.is_sparse:
+                        p.grad = p.grad.to_dense()
+            optimum.update(0.3)
+        results.append((dict(model.named_parameters()), optimum.averaged()))
+    for one, other in zip(*results, strict=True):
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=1e-5)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing():
+    config, model = sampled_model("adam")
+    optimum = Optimizer(model, TrainConfig(), sparse=[])
+    before = [p.detach().clone() for p in model.parameters()]
+    for p in model.parameters():
+        p.grad = torch.full_like(p, float("nan"))
+    assert not np.isfinite(optimum.update(0.1))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+@pytest.mark.parametrize(("attention", "feed"), list(itertools.product(ATTENTIONS, [False, True])))
+def test_search_through_torch_scores_what_it_says(attention, feed):
+    model = make("lstm", attention, feed, "two ways")
+    engine = TorchEngine(model)
+    from antiphon.config import SearchConfig
+
+    found = greedy(engine, SRC.numpy(), SRC_LEN.numpy(), SearchConfig(beam=1, unknown=True), np.full(3, 6))
+    for row, [hypothesis] in enumerate(found):
+        ids = hypothesis.ids + ([2] if hypothesis.finished else [])
+        tgt_out = np.array([ids])
+        tgt_in = np.array([[1, *ids[:-1]]])
+        scores = engine.score(SRC.numpy()[row : row + 1], SRC_LEN.numpy()[row : row + 1], tgt_in, tgt_out)
+        assert hypothesis.log_prob == pytest.approx(scores.sum(), abs=1e-4)
+        if attention != "none":
+            np.testing.assert_allclose(hypothesis.attention.sum(1), 1, atol=1e-5)

@@ -1,0 +1,74 @@
+"""Every cell, attention and decoder learns: to copy and to reverse, told which by the first symbol."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+import antiphon
+
+SYMBOLS = "abcdefgh"
+LONGEST = 6
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    """A folder of copy and reverse pairs; no string of test or dev is in train, under either task."""
+    draw, folder, seen = random.Random(7), tmp_path_factory.mktemp("tasks"), set()
+    for name, count in (("test", 150), ("dev", 100), ("train", 3000)):
+        lines = []
+        while len(lines) < 2 * count:
+            word = tuple(draw.choice(SYMBOLS) for _ in range(draw.randint(1, LONGEST)))
+            if name == "train" and word in seen:
+                continue
+            seen |= {word} if name != "train" else set()
+            text = " ".join(word)
+            lines += [f"copy {text}\t{text}\n", f"reverse {text}\t{' '.join(word[::-1])}\n"]
+        (folder / f"{name}.tsv").write_text("".join(lines))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("cell", "attention", "feed"),
+    [
+        (cell, attention, feed)
+        for cell, attention, feed in itertools.product(
+            ["gru", "lstm"], ["none", "additive", "dot", "general", "multihead"], [False, True]
+        )
+        if attention != "none" or not feed  # without attention there is nothing to feed
+    ],
+)
+def test_learns_to_copy_and_reverse(tasks, tmp_path, cell, attention, feed):
+    run = antiphon.train(
+        tasks,
+        tmp_path / "run",
+        knobs={
+            "data": {"tokenizer": "symbol", "buckets": 4},
+            "model": {
+                "cell": cell,
+                "attention": attention,
+                "feed": feed,
+                "embedding": 32,
+                "hidden": 128 if attention == "none" else 64,
+                "encoder_layers": 1,
+                "decoder_layers": 1,
+                "dropout": 0.0,
+            },
+            "train": {
+                "max_updates": 900 if attention == "none" else 500,
+                "batch_size": 128,
+                "learning_rate": 6e-3,
+                "warmup": 50,
+                "label_smoothing": 0.0,
+                "average": 0.95,
+                "validate_every": 100,
+                "dev_answers": 0,
+                "patience": 20,
+            },
+        },
+    )
+    test = antiphon.read_pairs(tasks / "test.tsv")
+    scores = antiphon.evaluate(run.folder, test, metrics=("accuracy",), beam=1)
+    assert scores["accuracy"] >= 99.0

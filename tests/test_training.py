@@ -1,0 +1,270 @@
+"""Training: resumed equals never stopped, nothing is lost, and every mistake is told."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import antiphon
+from antiphon.config import TrainConfig
+from antiphon.errors import DataError, FolderError, SaveError, UsageError
+from antiphon.runtime import folder as files
+from antiphon.training.progress import Progress, Started, Stopped, Validated
+from antiphon.training.schedule import learning_rate
+from antiphon.training.validation import better, dominating_answer
+
+SMALL = {
+    "data": {"tokenizer": "symbol", "buckets": 3},
+    "model": {"embedding": 16, "hidden": 16, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.2},
+    "train": {"batch_size": 16, "validate_every": 10, "dev_answers": 8, "warmup": 5, "precision": "f32"},
+}
+
+
+def knobs(*, updates: int, **groups) -> dict:
+    merged = {name: {**values, **groups.get(name, {})} for name, values in SMALL.items()}
+    merged["train"]["max_updates"] = updates
+    return merged
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    write_pairs(path, 200)
+    return path
+
+
+def write_pairs(path, count):
+    draw = random.Random(5)
+    words = [[draw.choice("abcdefgh") for _ in range(draw.randint(1, 7))] for _ in range(count)]
+    path.write_text("".join(f"{' '.join(w)}\t{' '.join(w[::-1])}\n" for w in words))
+
+
+class Watcher:
+    def __init__(self, stop_at: int = 0) -> None:
+        self.events = []
+        self.stop_at = stop_at
+
+    def __call__(self, event) -> None:
+        self.events.append(event)
+        if self.stop_at and isinstance(event, Validated) and event.update >= self.stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def of(self, kind):
+        return [event for event in self.events if isinstance(event, kind)]
+
+
+VARIANTS = {
+    "adam, averaged": {},
+    "sampled rows": {
+        "data": {"share_vocabulary": False},
+        "model": {"softmax": "sampled", "tied": "none"},
+        "train": {"samples": 4},
+    },
+    "sgd, proportional, feeding": {
+        "model": {"feed": True, "cell": "gru", "attention": "additive"},
+        "train": {"optimizer": "sgd", "order": "proportional", "average": 0.0, "learning_rate": 0.2},
+    },
+    "subword dropout": {"data": {"tokenizer": "bpe", "subword_dropout": 0.2, "vocabulary": 40}},
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_resumed_equals_never_stopped_bit_for_bit(pairs, tmp_path, variant):
+    groups = VARIANTS[variant]
+    whole = antiphon.train(pairs, tmp_path / "whole", knobs=knobs(updates=40, **groups))
+    watcher = Watcher(stop_at=20)
+    first = antiphon.train(pairs, tmp_path / "parts", knobs=knobs(updates=40, **groups), observer=watcher)
+    assert not first.finished
+    assert first.reason == "interrupted"
+    assert 20 <= first.updates < 40
+    second = antiphon.train(pairs, tmp_path / "parts", resume=True)
+    assert second.finished
+    assert (whole.updates, whole.best_dev) == (second.updates, second.best_dev)
+    for name in (files.WEIGHTS, files.STATE):
+        one, other = load_file(tmp_path / "whole" / name), load_file(tmp_path / "parts" / name)
+        assert one.keys() == other.keys()
+        for key in one:
+            assert torch.equal(one[key], other[key]), key
+
+
+def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):
+    watcher = Watcher()
+    run = antiphon.train(
+        pairs,
+        tmp_path / "run",
+        knobs=knobs(updates=10_000, train={"patience": 2, "learning_rate": 1e-5, "warmup": 0, "average": 0.0, "dev_metric": "accuracy"}),
+        observer=watcher,
+    )
+    assert run.finished
+    assert run.reason == "no better dev accuracy for 2 validations"
+    assert run.updates < 200
+    [started] = watcher.of(Started)
+    assert started.train_pairs + started.dev_pairs == 200
+    assert sum(count for *_, count in started.buckets) == started.train_pairs
+    assert isinstance(watcher.events[-1], Stopped)
+    for validated in watcher.of(Validated):
+        tokens = sum(count for *_, count in validated.bucket_losses)
+        mean = sum(loss * count for *_, loss, count in validated.bucket_losses) / tokens
+        assert validated.dev_loss == pytest.approx(mean)
+        assert len(validated.samples) == 4
+    logged = files.read_lines(tmp_path / "run" / files.LOG)
+    assert [record["event"] for record in logged] == [event.event for event in watcher.events]
+    assert "best dev accuracy" in (tmp_path / "run" / files.CARD).read_text()
+
+
+def test_a_time_budget_is_kept(pairs, tmp_path):
+    watcher = Watcher()
+    run = antiphon.train(pairs, tmp_path / "run", minutes=0.05, knobs={**SMALL}, observer=watcher)
+    assert run.seconds < 9
+    assert "minutes are over" in run.reason or "no better" in run.reason
+    for progress in watcher.of(Progress):
+        assert progress.seconds_left is not None
+
+
+def test_the_kept_model_is_the_best_one_and_loads(pairs, tmp_path):
+    run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=30))
+    model = antiphon.load(run.folder)
+    answer = model.predict("a b c")
+    assert answer.source_tokens == ["a", "b", "c", "</s>"]
+    assert len(model.score([("a b", "b a"), ("a", "a")])) == 2
+    one, many = model.predict("a b"), model.predict(["c d e f g", "a b"])[1]
+    assert one.text == many.text
+    np.testing.assert_allclose(one.score, many.score, rtol=1e-4)
+
+
+def test_resume_with_other_data_another_knob_or_nothing_to_resume(pairs, tmp_path):
+    out = tmp_path / "run"
+    antiphon.train(pairs, out, knobs=knobs(updates=10))
+    other = tmp_path / "other.tsv"
+    write_pairs(other, 150)
+    with pytest.raises(FolderError, match="not what this run was begun with"):
+        antiphon.train(other, out, resume=True)
+    with pytest.raises(UsageError, match="cannot change, --model.hidden"):
+        antiphon.train(pairs, out, resume=True, knobs={"model": {"hidden": 99}})
+    with pytest.raises(UsageError, match="--preset"):
+        antiphon.train(pairs, out, resume=True, preset="chat")
+    with pytest.raises(FolderError, match="nothing to resume"):
+        antiphon.train(pairs, tmp_path / "none", resume=True)
+    run = antiphon.train(pairs, out, resume=True, knobs={"train": {"max_updates": 14}})
+    assert run.updates == 14
+
+
+def test_a_folder_that_exists_is_left_alone(pairs, tmp_path):
+    out = tmp_path / "run"
+    antiphon.train(pairs, out, knobs=knobs(updates=10))
+    before = (out / files.STATE).read_bytes()
+    with pytest.raises(FolderError, match=r"exists already, .*--resume"):
+        antiphon.train(pairs, out, knobs=knobs(updates=10))
+    assert (out / files.STATE).read_bytes() == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "letter.txt").write_text("dear")
+    with pytest.raises(FolderError, match="choose another --out"):
+        antiphon.train(pairs, tmp_path / "mine", knobs=knobs(updates=10))
+
+
+def test_bad_data_leaves_no_folder_behind(tmp_path):
+    bad = tmp_path / "bad.tsv"
+    bad.write_text("one column\n")
+    with pytest.raises(DataError, match=r"bad\.tsv:1"):
+        antiphon.train(bad, tmp_path / "run", knobs=knobs(updates=10))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_damaged_state_is_told(pairs, tmp_path):
+    out = tmp_path / "run"
+    antiphon.train(pairs, out, knobs=knobs(updates=10))
+    for damage in (b"", b"\xff" * 100, (out / files.STATE).read_bytes()[:-50]):
+        (out / files.STATE).write_bytes(damage)
+        with pytest.raises(FolderError, match="damaged state"):
+            antiphon.train(pairs, out, resume=True)
+    (out / files.WEIGHTS).write_bytes(b"\x00" * 64)
+    with pytest.raises(FolderError, match="damaged weights"):
+        antiphon.load(out)
+
+
+def test_weights_of_another_model_are_refused(pairs, tmp_path):
+    run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=10))
+    path = run.folder / files.CONFIG
+    tree = json.loads(path.read_text())
+    tree["model"]["hidden"] = 10**6  # would take terabytes if it were believed
+    path.write_text(json.dumps(tree))
+    with pytest.raises(FolderError, match="has shape"):
+        antiphon.load(run.folder)
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(pairs, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    antiphon.train(pairs, out, knobs=knobs(updates=10))
+    before = {name: (out / name).read_bytes() for name in (files.STATE, files.WEIGHTS)}
+
+    def refuse(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", refuse)
+    with pytest.raises(SaveError, match="what was saved before still loads"):
+        antiphon.train(pairs, out, resume=True, knobs={"train": {"max_updates": 20}})
+    monkeypatch.undo()
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert not list(out.glob(".*.new"))
+    antiphon.load(out)
+    assert antiphon.train(pairs, out, resume=True, knobs={"train": {"max_updates": 20}}).updates == 20
+
+
+def test_two_processes_cannot_train_in_one_folder(pairs, tmp_path):
+    out = tmp_path / "run"
+    antiphon.train(pairs, out, knobs=knobs(updates=10))
+    with files.locked(out), pytest.raises(FolderError, match="another process"):
+        antiphon.train(pairs, out, resume=True, knobs={"train": {"max_updates": 20}})
+
+
+def test_sigterm_saves_too(pairs, tmp_path):
+    class Terminator(Watcher):
+        def __call__(self, event):
+            super().__call__(event)
+            if isinstance(event, Validated) and event.update == 10:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=500), observer=Terminator())
+    assert not run.finished
+    assert (run.folder / files.STATE).exists()
+
+
+def test_training_works_outside_the_main_thread(pairs, tmp_path):
+    runs = []
+    thread = threading.Thread(target=lambda: runs.append(antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=10))))
+    thread.start()
+    thread.join()
+    assert runs[0].finished
+
+
+def test_the_rate_warms_up_and_ends_at_zero():
+    config = TrainConfig(
+        learning_rate=1.0, warmup=9
+    )
+    assert learning_rate(config, update=0, progress=0.0) == pytest.approx(0.1)
+    assert learning_rate(config, update=9, progress=0.5) == pytest.approx(0.5)
+    assert learning_rate(config, update=100, progress=1.0) == pytest.approx(0.0)
+    assert learning_rate(config, update=36, progress=None) == pytest.approx(0.5)
+
+
+def test_a_bore_is_noticed_unless_it_is_right():
+    references = [str(n) for n in range(30)]
+    assert dominating_answer(["i don't know"] * 6 + references[6:], references) == ("i don't know", 0.2)
+    assert dominating_answer(references, references) is None
+    assert dominating_answer(["yes"] * 30, ["yes"] * 30) is None
+    assert dominating_answer(["a"] * 5, ["b"] * 5) is None  # too few to say
+
+
+@pytest.mark.parametrize(("metric", "good", "bad"), [("loss", 1.0, 2.0), ("wer", 10.0, 20.0), ("bleu", 30.0, 20.0)])
+def test_better_knows_which_way_is_up(metric, good, bad):
+    assert better(metric, good, bad)
+    assert not better(metric, bad, good)
+    assert better(metric, bad, None)
