@@ -33,8 +33,8 @@ What `--json` prints keeps its form. New keys may come; none goes without a new 
 - `antiphon predict --json`: one object a line. `source`, `text`, `score`, `truncated`, `alternatives` (each `text` and
   `score`); with `--attention` also `source_tokens`, `tokens`, and `attention`, a row for each token.
 - `antiphon score --json`: one object a line. `nats`, `tokens`, `source`, `target`.
-- `antiphon data --json`: the data card: `name`, `origin`, `licence`, `citation`, `context`, `counts`, `skipped`, `seed`,
-  `options`, `note`.
+- `antiphon data --json`: the data card. `name`, `origin`, `licence`, `citation`, `context`, `counts`, `skipped`,
+  `seed`, `options`, `note`.
 - `antiphon inspect --json`: one object; `kind` is `data`, `run` or `model`.
 
 ## antiphon
@@ -51,7 +51,7 @@ def page() -> str:
 
 def _section(command: list[str]) -> str:
     """One help page as Markdown: panels become bold lines, entries become list items."""
-    usage, *rest = _help(command).splitlines()
+    usage, *rest = help_page(command).splitlines()
     lines = ["```text", usage.removeprefix("Usage: "), "```"]
     for line in rest:
         label, colon, told = line.strip().partition(": ")
@@ -66,7 +66,8 @@ def _section(command: list[str]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _help(command: list[str]) -> str:
+def help_page(command: list[str]) -> str:
+    """What the program says to ``antiphon COMMAND --help``, a line an entry."""
     file = io.StringIO()
     before = app.help_formatter
     app.help_formatter = PlainFormatter(max_width=_WIDTH)

@@ -70,7 +70,9 @@ def everything(folder: Path) -> list[Pair]:
 def test_recipes_say_whose_the_data_is() -> None:
     for name, recipe in RECIPES.items():
         assert recipe.name == name
-        assert recipe.title and recipe.licence and recipe.citation
+        assert recipe.title
+        assert recipe.licence
+        assert recipe.citation
         assert recipe.origin.startswith("https://")
         assert all(option.help for option in recipe.options.values())
 
@@ -204,8 +206,11 @@ def test_cornell_splits_by_movie_and_breaks_at_gaps(tmp_path: Path) -> None:
     corpus = read_corpus(tmp_path / "out")
     pairs = corpus.train + corpus.dev + corpus.test
     assert len(pairs) == 200
-    assert Pair("café 7", "yes & no") in pairs and Pair("what?", "nothing") in pairs
-    assert len(corpus.train) > 150 and corpus.dev and corpus.test
+    assert Pair("café 7", "yes & no") in pairs
+    assert Pair("what?", "nothing") in pairs
+    assert len(corpus.train) > 150
+    assert corpus.dev
+    assert corpus.test
     again = prepare("cornell", source=tmp_path / "c.zip", out=tmp_path / "other", seed=2)
     assert again.counts["movies"] == 100
     assert read_corpus(tmp_path / "other").test != corpus.test
@@ -332,7 +337,9 @@ def test_dates_are_disjoint_unique_and_seeded(tmp_path: Path) -> None:
     assert {name: card.counts[name] for name in sizes} == sizes
     corpus = read_corpus(tmp_path / "a")
     days = [{pair.target for pair in part} for part in (corpus.train, corpus.dev, corpus.test)]
-    assert not (days[0] & days[1] or days[0] & days[2] or days[1] & days[2])
+    assert not (days[0] & days[1])
+    assert not (days[0] & days[2])
+    assert not (days[1] & days[2])
     pairs = corpus.train + corpus.dev + corpus.test
     assert len({pair.source for pair in pairs}) == len(pairs)
     assert all(1900 <= datetime.date.fromisoformat(pair.target).year < 2100 for pair in pairs)

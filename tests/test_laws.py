@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 
 import numpy as np
 import pytest
@@ -10,12 +12,13 @@ import torch
 
 from antiphon.config import Config, ModelConfig, TrainConfig
 from antiphon.data.batches import make_batch
+from antiphon.nn import deferred
 from antiphon.nn.attention import Attention
 from antiphon.nn.deferred import LoopTanh
 from antiphon.nn.engine import TorchEngine
 from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.nn.softmax import LogUniformSampler, full_loss, full_log_probs, sampled_loss
+from antiphon.nn.softmax import LogUniformSampler, full_log_probs, full_loss, sampled_loss
 from antiphon.search import greedy
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.trainer import batch_loss
@@ -66,7 +69,10 @@ def test_training_and_search_compute_the_same_and_have_the_same_gradient(cell, a
     at_once = model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT)
     steps = stepwise(model, SRC, SRC_LEN, TGT_IN, TGT_OUT)
     torch.testing.assert_close(at_once, steps, atol=1e-5, rtol=1e-5)
-    ours, theirs = gradients(model, -at_once.sum()), gradients(model, -stepwise(model, SRC, SRC_LEN, TGT_IN, TGT_OUT).sum())
+    ours, theirs = (
+        gradients(model, -at_once.sum()),
+        gradients(model, -stepwise(model, SRC, SRC_LEN, TGT_IN, TGT_OUT).sum()),
+    )
     assert ours.keys() == theirs.keys()
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name], atol=2e-5, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
@@ -82,7 +88,9 @@ def test_padding_changes_nothing_and_a_batch_equals_its_singles(cell, attention,
     assert not wider[:, 4:].any()
     for row in range(3):
         s, t = int(SRC_LEN[row]), int((TGT_OUT[row] != 0).sum())
-        one = model.log_probs(SRC[row : row + 1, :s], SRC_LEN[row : row + 1], TGT_IN[row : row + 1, :t], TGT_OUT[row : row + 1, :t])
+        one = model.log_probs(
+            SRC[row : row + 1, :s], SRC_LEN[row : row + 1], TGT_IN[row : row + 1, :t], TGT_OUT[row : row + 1, :t]
+        )
         torch.testing.assert_close(batch[row : row + 1, :t], one, atol=1e-5, rtol=1e-5)
 
 
@@ -123,12 +131,15 @@ def test_our_steps_are_the_library_kernels_cells(cell):
 def test_additive_scores_are_the_papers():
     torch.manual_seed(0)
     q, k, v = (torch.randn(*shape, requires_grad=True) for shape in ((2, 1, 4), (2, 5, 4), (4,)))
-    ours = LoopTanh(k, v).compare(q)
+    keys = LoopTanh(k, v)
+    ours = keys.compare(q, keys.open())
     plain = (torch.tanh(q + k) @ v).unsqueeze(1)
     torch.testing.assert_close(ours, plain)
     weight = torch.randn(2, 1, 5)
     for one, other in zip(
-        torch.autograd.grad((ours * weight).sum(), (q, k, v)), torch.autograd.grad((plain * weight).sum(), (q, k, v)), strict=True
+        torch.autograd.grad((ours * weight).sum(), (q, k, v)),
+        torch.autograd.grad((plain * weight).sum(), (q, k, v)),
+        strict=True,
     ):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
@@ -144,6 +155,21 @@ def test_attention_weights_sum_to_one_and_never_fall_on_padding(kind):
     assert context.shape == (2, 3, 16)
 
 
+def test_what_a_loop_notes_is_freed_with_it():
+    model = make("gru", "additive", True, "one way")
+    notes = []
+    original = deferred.Shared.open
+    try:
+        deferred.Shared.open = lambda self: (notes.append(weakref.ref(self)), original(self))[1]
+        model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT).sum().backward()
+        model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT)  # never differentiated
+    finally:
+        deferred.Shared.open = original
+    gc.collect()
+    assert len(notes) > 5
+    assert not [note for note in notes if note() is not None]
+
+
 # --- softmax -------------------------------------------------------------------------------------------------------
 
 
@@ -151,9 +177,9 @@ def test_full_loss_without_smoothing_is_the_log_likelihood():
     torch.manual_seed(0)
     features, weight, bias = torch.randn(7, 4), torch.randn(11, 4), torch.randn(11)
     targets = torch.randint(0, 11, (7,))
-    loss, nats = full_loss(features, targets, weight, bias, 0.0)
+    loss, nats = full_loss(features, targets, 7, weight, bias, 0.0)
     torch.testing.assert_close(loss, -full_log_probs(features, targets, weight, bias).sum())
-    smoothed, same = full_loss(features, targets, weight, bias, 0.1)
+    smoothed, same = full_loss(features, targets, 7, weight, bias, 0.1)
     torch.testing.assert_close(same, nats)
     reference = torch.nn.functional.cross_entropy(
         features @ weight.t() + bias, targets, label_smoothing=0.1, reduction="sum"
@@ -167,7 +193,7 @@ def test_sampling_every_word_is_the_full_softmax_with_corrected_logits():
     features, weight = torch.randn(5, 4), torch.randn(vocabulary, 4)
     bias, log_expected = torch.randn(vocabulary, 1), torch.randn(vocabulary)
     targets = torch.tensor([0, 3, 3, 8, 1])
-    loss = sampled_loss(features, targets, weight, bias, torch.arange(vocabulary), log_expected)
+    loss = sampled_loss(features, targets, 5, weight, bias, torch.arange(vocabulary), log_expected)
     logits = features @ weight.t() + bias.squeeze(1) - log_expected
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
 
@@ -193,7 +219,13 @@ def sampled_model(optimizer: str, average: float = 0.9):
         {
             "data": {"share_vocabulary": False},
             "model": {"softmax": "sampled", "tied": "none", "embedding": 8, "hidden": 8, "dropout": 0.0},
-            "train": {"optimizer": optimizer, "samples": 6, "average": average, "weight_decay": 0.0, "precision": "f32"},
+            "train": {
+                "optimizer": optimizer,
+                "samples": 6,
+                "average": average,
+                "weight_decay": 0.0,
+                "precision": "f32",
+            },
         }
     )
     model = Seq2Seq(config.model, source_vocabulary=40, target_vocabulary=50)
@@ -241,7 +273,7 @@ def test_row_sparse_sgd_and_its_average_equal_the_dense_ones():
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():
-    config, model = sampled_model("adam")
+    _config, model = sampled_model("adam")
     optimum = Optimizer(model, TrainConfig(), sparse=[])
     before = [p.detach().clone() for p in model.parameters()]
     for p in model.parameters():

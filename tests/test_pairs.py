@@ -140,7 +140,8 @@ def test_held_out_sources_are_new(
     write_pairs(path, pairs)
     corpus = read_corpus(path, dev_pairs=dev_pairs, seed=seed)
     assert sorted(corpus.train + corpus.dev) == sorted(Pair(*pair) for pair in pairs)
-    assert corpus.train and corpus.dev
+    assert corpus.train
+    assert corpus.dev
     assert not {pair.source for pair in corpus.train} & {pair.source for pair in corpus.dev}
     assert corpus == read_corpus(path, dev_pairs=dev_pairs, seed=seed)
 

@@ -100,7 +100,10 @@ def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):
     run = antiphon.train(
         pairs,
         tmp_path / "run",
-        knobs=knobs(updates=10_000, train={"patience": 2, "learning_rate": 1e-5, "warmup": 0, "average": 0.0, "dev_metric": "accuracy"}),
+        knobs=knobs(
+            updates=10_000,
+            train={"patience": 2, "learning_rate": 1e-5, "warmup": 0, "average": 0.0, "dev_metric": "accuracy"},
+        ),
         observer=watcher,
     )
     assert run.finished
@@ -147,7 +150,7 @@ def test_resume_with_other_data_another_knob_or_nothing_to_resume(pairs, tmp_pat
     write_pairs(other, 150)
     with pytest.raises(FolderError, match="not what this run was begun with"):
         antiphon.train(other, out, resume=True)
-    with pytest.raises(UsageError, match="cannot change, --model.hidden"):
+    with pytest.raises(UsageError, match=r"cannot change, --model\.hidden"):
         antiphon.train(pairs, out, resume=True, knobs={"model": {"hidden": 99}})
     with pytest.raises(UsageError, match="--preset"):
         antiphon.train(pairs, out, resume=True, preset="chat")
@@ -239,16 +242,16 @@ def test_sigterm_saves_too(pairs, tmp_path):
 
 def test_training_works_outside_the_main_thread(pairs, tmp_path):
     runs = []
-    thread = threading.Thread(target=lambda: runs.append(antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=10))))
+    thread = threading.Thread(
+        target=lambda: runs.append(antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=10)))
+    )
     thread.start()
     thread.join()
     assert runs[0].finished
 
 
 def test_the_rate_warms_up_and_ends_at_zero():
-    config = TrainConfig(
-        learning_rate=1.0, warmup=9
-    )
+    config = TrainConfig(learning_rate=1.0, warmup=9)
     assert learning_rate(config, update=0, progress=0.0) == pytest.approx(0.1)
     assert learning_rate(config, update=9, progress=0.5) == pytest.approx(0.5)
     assert learning_rate(config, update=100, progress=1.0) == pytest.approx(0.0)

@@ -79,7 +79,8 @@ class ModelConfig(_Group):
     bidirectional: bool = True
     """The encoder reads both ways; the memory is then 2 H wide."""
     attention: Literal["none", "additive", "dot", "general", "multihead"] = "dot"
-    """none: the fixed-vector model. additive: Bahdanau et al. 2015. dot, general: Luong et al. 2015."""
+    """none: the fixed-vector model. additive: Bahdanau et al. 2015. dot, general: Luong et al. 2015. multihead:
+    Vaswani et al. 2017."""
     heads: Count = 4
     """Heads of multihead attention; must divide ``hidden``."""
     feed: bool = False
@@ -122,7 +123,7 @@ class TrainConfig(_Group):
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget; the learning rate reaches zero at its end. None: until the dev score stops improving."""
     max_updates: Count | None = None
-    """Most updates; the learning rate reaches zero there."""
+    """Most updates; the learning rate reaches zero there. Given alone, it replaces a preset's ``minutes``."""
     patience: Count = 6
     """Validations without a better dev score before training stops by itself."""
     optimizer: Literal["adam", "sgd"] = "adam"
@@ -146,7 +147,7 @@ class TrainConfig(_Group):
     average: Share = 0.998
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
     batch_tokens: Count = 2000
-    """Budget of target positions a batch, padding counted: rows of a bucket = budget / its longest side."""
+    """Budget of positions a batch, padding counted: rows of a bucket = budget / its longer side."""
     batch_size: Count | None = None
     """Rows of every batch; None: from ``batch_tokens``."""
     order: Literal["shuffled", "proportional"] = "shuffled"
@@ -234,6 +235,9 @@ def load_config(preset: str | None = None, overrides: Mapping[str, Mapping[str, 
         tree, where = _read_preset(preset)
     for group, values in (overrides or {}).items():
         tree.setdefault(group, {}).update(values)
+    asked = (overrides or {}).get("train", {})
+    if "max_updates" in asked and "minutes" not in asked:
+        tree["train"].pop("minutes", None)  # a budget of updates replaces a preset's budget of minutes
     return parse_config(tree, where=where)
 
 

@@ -50,8 +50,9 @@ class Attention(nn.Module):
         if self.kind == "multihead":
             return self._multihead(q, memory)
         if self.kind == "additive":
-            looker = LoopTanh(keys, self.score)
-            scores = torch.cat([looker.compare(q[:, t : t + 1]) for t in range(q.shape[1])], dim=1)
+            compared = LoopTanh(keys, self.score)
+            token = compared.open()
+            scores = torch.cat([compared.compare(q[:, t : t + 1], token) for t in range(q.shape[1])], dim=1)
         else:
             scores = torch.bmm(q.to(keys.dtype), keys.transpose(1, 2))
         weights = _masked_softmax(scores, memory.mask.unsqueeze(1))
@@ -64,14 +65,15 @@ class Attention(nn.Module):
         project = loop_linear(self.query) if isinstance(self.query, nn.Linear) else None
         keys = LoopTanh(memory.keys, self.score) if self.kind == "additive" else LoopValues(memory.keys)
         values = LoopValues(memory.values)
+        keys_token, values_token = keys.open(), values.open()
         outside = ~memory.mask.unsqueeze(1)
 
         def look(query: Tensor) -> tuple[Tensor, Tensor]:
             if project is not None:
                 query = project(query.squeeze(1)).unsqueeze(1)
-            scores = keys.compare(query).float().masked_fill(outside[: len(query)], float("-inf"))
+            scores = keys.compare(query, keys_token).float().masked_fill(outside[: len(query)], float("-inf"))
             weights = torch.softmax(scores, dim=-1)
-            return values.read(weights), weights
+            return values.read(weights, values_token), weights
 
         return look
 

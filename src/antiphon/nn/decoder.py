@@ -14,7 +14,7 @@ from antiphon.config import ModelConfig
 from antiphon.nn.attention import Attention
 from antiphon.nn.deferred import loop_linear, stack_rows
 from antiphon.nn.dropout import TimeConstantDropout
-from antiphon.nn.recurrent import RecurrentLayer
+from antiphon.nn.recurrent import RecurrentLayer, RecurrentLayers
 from antiphon.nn.state import DecoderState, LayerState, Memory
 
 
@@ -35,12 +35,12 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, config: ModelConfig, *, inputs: int, memory: int, finals: int, layers: nn.ModuleList | None
+        self, config: ModelConfig, *, inputs: int, memory: int, finals: int, layers: RecurrentLayers | None
     ) -> None:
         super().__init__()
         hidden = config.hidden
         widths = [inputs] + [hidden] * (config.decoder_layers - 1)
-        self.layers = layers or nn.ModuleList(RecurrentLayer(config.cell, width, hidden) for width in widths)
+        self.layers = layers or RecurrentLayers(RecurrentLayer(config.cell, width, hidden) for width in widths)
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in widths) if config.layer_norm else None
         self.attention = None if config.attention == "none" else Attention(config, memory)
         context = 0 if self.attention is None else self.attention.width

@@ -5,11 +5,14 @@ small product for the matrix's gradient at every step and adds them up. Here eac
 the last of them has been differentiated one large product gives the same sum: on a CPU most of a feeding
 decoder's backward time is saved.
 
-How: `_Open` makes an empty token from the matrix; every step's product takes the token as an input, so autograd
-comes to `_Open`'s backward after those of all steps, in whatever order they ran.
+How: `Shared.open` makes an empty token from the matrix; every step's product takes the token as an input, so autograd
+comes to the token's own backward after those of all steps, in whatever order they ran. What notes the factors
+does not hold the token: autograd's graph and Python objects that held each other would never be freed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -21,23 +24,29 @@ class Shared:
 
     Args:
         matrix: as the model holds it; the steps use it in autocast's number format, cast once.
+        other: a vector that comes with it (bias, score), or None.
     """
 
-    def __init__(self, matrix: Tensor) -> None:
+    def __init__(self, matrix: Tensor, other: Tensor | None) -> None:
+        self._originals = matrix, other
         self.matrix = matrix.detach()
         if torch.is_autocast_enabled("cpu"):
             self.matrix = self.matrix.to(torch.get_autocast_dtype("cpu"))
         self.inputs: list[Tensor] = []
         self.grads: list[Tensor] = []
 
+    def open(self) -> Tensor:
+        """The token that every step must be given."""
+        return _Open.apply(*self._originals, self)
+
     def gradient(self) -> tuple[Tensor, Tensor | None]:
-        """Gradients of the matrix and of the bias, from what the steps noted."""
+        """Gradients of the matrix and of the vector, from what the steps noted."""
         raise NotImplementedError
 
 
 class _Open(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, matrix: Tensor, bias: Tensor | None, shared: Shared) -> Tensor:  # type: ignore[override]
+    def forward(ctx, matrix: Tensor, other: Tensor | None, shared: Shared) -> Tensor:  # type: ignore[override]
         ctx.set_materialize_grads(False)
         ctx.shared = shared
         return matrix.new_empty(0)
@@ -48,15 +57,11 @@ class _Open(torch.autograd.Function):
 
 
 class LoopLinear(Shared):
-    """`nn.Linear` for a loop: call it at every step, on (B, I) → (B, O)."""
+    """A weight (O, I) and bias (O) for the products of a loop."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        super().__init__(weight)
+        super().__init__(weight, bias)
         self.bias = None if bias is None else bias.detach().to(self.matrix.dtype)
-        self.token = _Open.apply(weight, bias, self)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return _Linear.apply(x, self.token, self)
 
     def forward(self, x: Tensor) -> Tensor:
         """The product alone, for a step that differentiates itself: x (B, I) in the matrix's format → (B, O)."""
@@ -65,7 +70,7 @@ class LoopLinear(Shared):
     def backward(self, x: Tensor, grad: Tensor) -> Tensor:
         """Notes a step's factors, x (B, I) and the gradient of its output (B, O) → the gradient of x (B, I)."""
         grad = grad.to(self.matrix.dtype)
-        self.inputs.append(x)
+        self.inputs.append(x.detach())  # without its history, which leads back to here
         self.grads.append(grad)
         return torch.mm(grad, self.matrix)
 
@@ -92,17 +97,16 @@ class LoopValues(Shared):
     """(B, S, D) read with weights (n, 1, S), or compared with queries (n, 1, D), at every step, by its first n rows."""
 
     def __init__(self, matrix: Tensor) -> None:
-        super().__init__(matrix)
-        self.token = _Open.apply(matrix, None, self)
+        super().__init__(matrix, None)
         self._dtype = matrix.dtype
 
-    def read(self, weights: Tensor) -> Tensor:
+    def read(self, weights: Tensor, token: Tensor) -> Tensor:
         """weights (n, 1, S) → (n, 1, D)."""
-        return _Read.apply(weights, self.token, self)
+        return _Read.apply(weights, token, self)
 
-    def compare(self, queries: Tensor) -> Tensor:
+    def compare(self, queries: Tensor, token: Tensor) -> Tensor:
         """queries (n, 1, D) → (n, 1, S)."""
-        return _Compare.apply(queries, self.token, self)
+        return _Compare.apply(queries, token, self)
 
     def gradient(self) -> tuple[Tensor, None]:
         """Σ over steps of (B, S, 1) times (B, 1, D); `inputs` are the (B, 1, S), `grads` the (B, 1, D)."""
@@ -124,7 +128,7 @@ class _Read(torch.autograd.Function):
         shared = ctx.shared
         (weights,) = ctx.saved_tensors
         grad = grad.to(shared.matrix.dtype)
-        shared.inputs.append(weights)
+        shared.inputs.append(weights.detach())
         shared.grads.append(grad)
         return torch.bmm(grad, shared.matrix[: len(grad)].transpose(1, 2)).to(ctx.dtype), None, None
 
@@ -143,7 +147,7 @@ class _Compare(torch.autograd.Function):
         (queries,) = ctx.saved_tensors
         grad = grad.to(shared.matrix.dtype)
         shared.inputs.append(grad)
-        shared.grads.append(queries)
+        shared.grads.append(queries.detach())
         return torch.bmm(grad, shared.matrix[: len(grad)]).to(ctx.dtype), None, None
 
 
@@ -155,15 +159,14 @@ class LoopTanh(Shared):
     """
 
     def __init__(self, keys: Tensor, score: Tensor) -> None:
-        super().__init__(keys)
+        super().__init__(keys, score)
         self.matrix, self.score = keys.detach().float(), score.detach()
-        self.token = _Open.apply(keys, score, self)
         self.to_keys = self.to_score = torch.zeros(0)
         self._dtype = keys.dtype
 
-    def compare(self, queries: Tensor) -> Tensor:
+    def compare(self, queries: Tensor, token: Tensor) -> Tensor:
         """queries (n, 1, A) → (n, 1, S)."""
-        return _Tanh.apply(queries, self.token, self)
+        return _Tanh.apply(queries, token, self)
 
     def squashed(self, queries: Tensor) -> Tensor:
         """tanh(q + k), (n, S, A)."""
@@ -202,6 +205,8 @@ def stack_rows(steps: list[Tensor], rows: int) -> Tensor:
     return torch.cat([F.pad(step, (0, 0, 0, 0, 0, rows - len(step))) for step in steps], dim=1)
 
 
-def loop_linear(layer: nn.Linear) -> LoopLinear:
-    """A layer made ready for one loop."""
-    return LoopLinear(layer.weight, layer.bias)
+def loop_linear(layer: nn.Linear) -> Callable[[Tensor], Tensor]:
+    """A layer made ready for one loop: (B, I) → (B, O) at every step."""
+    shared = LoopLinear(layer.weight, layer.bias)
+    token = shared.open()
+    return lambda x: _Linear.apply(x, token, shared)

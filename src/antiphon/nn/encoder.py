@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
 from antiphon.nn.dropout import TimeConstantDropout
-from antiphon.nn.recurrent import RecurrentLayer
+from antiphon.nn.recurrent import RecurrentLayer, RecurrentLayers
 from antiphon.nn.state import LayerState
 
 
@@ -26,8 +26,8 @@ class Encoder(nn.Module):
         super().__init__()
         directions = 2 if config.bidirectional else 1
         widths = [inputs] + [directions * config.hidden] * (config.encoder_layers - 1)
-        self.forwards = nn.ModuleList(RecurrentLayer(config.cell, width, config.hidden) for width in widths)
-        self.backwards = nn.ModuleList(
+        self.forwards = RecurrentLayers(RecurrentLayer(config.cell, width, config.hidden) for width in widths)
+        self.backwards = RecurrentLayers(
             RecurrentLayer(config.cell, width, config.hidden) for width in (widths if config.bidirectional else [])
         )
         self.width = directions * config.hidden

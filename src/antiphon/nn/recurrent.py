@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -35,7 +35,7 @@ class RecurrentLayer(nn.Module):
             else:
                 nn.init.zeros_(weight.data)
         if cell == "lstm":  # a forget gate that starts open (Jozefowicz et al. 2015)
-            self.rnn.bias_ih_l0.data[hidden : 2 * hidden] = 1.0
+            self.rnn.get_parameter("bias_ih_l0").data[hidden : 2 * hidden] = 1.0
 
     def zeros(self, like: Tensor) -> LayerState:
         """The state before anything was read, for the rows of ``like`` (B, ...)."""
@@ -57,10 +57,10 @@ class RecurrentLayer(nn.Module):
 
     def stepper(self) -> Callable[[Tensor, LayerState], LayerState]:
         """`step` made ready for one loop over time, where weight gradients wait for the loop's end."""
-        rnn = self.rnn
-        from_input = LoopLinear(rnn.weight_ih_l0, rnn.bias_ih_l0)
-        from_state = LoopLinear(rnn.weight_hh_l0, rnn.bias_hh_l0)
-        tokens = from_input.token, from_state.token
+        own = self.rnn.get_parameter
+        from_input = LoopLinear(own("weight_ih_l0"), own("bias_ih_l0"))
+        from_state = LoopLinear(own("weight_hh_l0"), own("bias_hh_l0"))
+        tokens = from_input.open(), from_state.open()
 
         def gru(x: Tensor, state: LayerState) -> LayerState:
             return (_GRUStep.apply(x, state[0], from_input, from_state, *tokens),)
@@ -69,6 +69,16 @@ class RecurrentLayer(nn.Module):
             return _LSTMStep.apply(x, *state, from_input, from_state, *tokens)
 
         return lstm if self.cell == "lstm" else gru
+
+
+class RecurrentLayers(nn.ModuleList):
+    """Recurrent layers, lowest first."""
+
+    def __iter__(self) -> Iterator[RecurrentLayer]:
+        return super().__iter__()  # pyright: ignore[reportReturnType]
+
+    def __getitem__(self, index: int) -> RecurrentLayer:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return super().__getitem__(index)  # pyright: ignore[reportReturnType]
 
 
 class _GRUStep(torch.autograd.Function):

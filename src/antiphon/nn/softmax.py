@@ -12,31 +12,43 @@ from torch import Tensor
 
 CHUNK = 4096
 """Positions whose logits are held at once where no gradient is needed."""
+GRAIN = 64
+"""Numbers of positions are rounded up to a multiple of this."""
+
+
+def real_positions(targets: Tensor, padding: int) -> tuple[Tensor, int]:
+    """Which of the flattened target positions (B T,) are no padding, and how many.
+
+    The index is filled up with position 0 to a multiple of 64, so that products over it have few different shapes
+    (a kernel is made, and kept, for each); whoever uses it counts only the first of its entries.
+    """
+    real = (targets != padding).nonzero().squeeze(1)
+    return F.pad(real, (0, -len(real) % GRAIN)), len(real)
 
 
 def full_loss(
-    features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, smoothing: float
+    features: Tensor, targets: Tensor, count: int, weight: Tensor, bias: Tensor, smoothing: float
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the vocabulary.
 
     Args:
-        features: (P, E), real positions only.
-        targets: (P,) ids.
+        features: (P, E). targets: (P,) ids.
+        count: how many of the P, from the first on, count.
         weight, bias: (V, E), (V,).
         smoothing: label smoothing (Szegedy et al. 2016), 0..1.
 
     Returns:
         The loss to descend and the plain negative log-likelihood, both sums in nats.
     """
-    log_probs = torch.log_softmax(F.linear(features, weight, bias).float(), dim=1)
-    nats = -log_probs.gather(1, targets.unsqueeze(1)).sum()
+    log_probs = torch.log_softmax(F.linear(features, weight, bias).float(), dim=1)[:count]
+    nats = -log_probs.gather(1, targets[:count].unsqueeze(1)).sum()
     if smoothing == 0.0:
         return nats, nats.detach()
     return (1 - smoothing) * nats - smoothing * log_probs.mean(dim=1).sum(), nats.detach()
 
 
 def full_log_probs(features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """log P of each target over the whole vocabulary: features (P, E), targets (P,) → (P,); in chunks, for evaluation."""
+    """log P of each target over the whole vocabulary: features (P, E), targets (P,) → (P,); in chunks."""
     parts = []
     for start in range(0, len(targets), CHUNK):
         chunk = targets[start : start + CHUNK]
@@ -84,7 +96,13 @@ class LogUniformSampler:
 
 
 def sampled_loss(
-    features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor, sampled: Tensor, log_expected: Tensor
+    features: Tensor,
+    targets: Tensor,
+    count: int,
+    weight: Tensor,
+    bias: Tensor,
+    sampled: Tensor,
+    log_expected: Tensor,
 ) -> Tensor:
     """Importance-sampled softmax (Jean et al. 2015, section 3.1; TensorFlow's `sampled_softmax_loss`).
 
@@ -94,6 +112,7 @@ def sampled_loss(
 
     Args:
         features: (P, E). targets: (P,) ids. weight, bias: (V, E), (V, 1).
+        count: how many of the P, from the first on, count.
         sampled: (n,) distinct ids. log_expected: (V,).
 
     Returns:
@@ -106,4 +125,4 @@ def sampled_loss(
     true_logits = (features.float() * w.index_select(0, of_targets)).sum(dim=1) + b.index_select(0, of_targets)
     logits = F.linear(features, w.index_select(0, of_samples)).float() + b.index_select(0, of_samples)
     logits = logits.masked_fill(targets.unsqueeze(1) == sampled.unsqueeze(0), float("-inf"))
-    return (torch.logaddexp(true_logits, torch.logsumexp(logits, dim=1)) - true_logits).sum()
+    return (torch.logaddexp(true_logits, torch.logsumexp(logits, dim=1)) - true_logits)[:count].sum()

@@ -87,11 +87,6 @@ class Optimizer:
     def _descend_rows(self, name: str, rows: Tensor, grad: Tensor, rate: float, decay: float) -> None:
         weights = self._sparse[name].data
         old = weights[rows]
-        if self._average:  # bring the average of these rows to now, then take the new value in
-            average, caught_up = self._average[name], self._caught_up[name]
-            waited = torch.exp(self._decay_sum - caught_up[rows]).unsqueeze(1)
-            average[rows] = torch.lerp(old, average[rows], waited)
-            caught_up[rows] = self._decay_sum + math.log(decay)
         if self._adam is None:
             new = old - rate * grad
         else:
@@ -104,8 +99,11 @@ class Optimizer:
             v_hat = v / (1 - beta2**self.updates)
             new = old - rate * m_hat / (v_hat.sqrt() + 1e-8)
         weights[rows] = new
-        if self._average:
-            average[rows] = torch.lerp(new, average[rows], decay)
+        if self._average:  # bring the average of these rows to now, then take the new value in
+            average, caught_up = self._average[name], self._caught_up[name]
+            waited = torch.exp(self._decay_sum - caught_up[rows]).unsqueeze(1)
+            average[rows] = torch.lerp(new, torch.lerp(old, average[rows], waited), decay)
+            caught_up[rows] = self._decay_sum + math.log(decay)
 
     def averaged(self) -> dict[str, Tensor]:
         """The averaged weights by name (the weights themselves when nothing is averaged), as copies."""

@@ -17,6 +17,6 @@ def choose_precision(wish: Literal["auto", "f32", "bf16"]) -> Precision:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "f32"
 
 
-def products_in(precision: Precision) -> AbstractContextManager[None]:
+def products_in(precision: Precision) -> AbstractContextManager[object]:
     """A context in which matrix products use this format; weights, softmax and sums stay f32."""
     return torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from antiphon.config import Config, DataConfig
+from antiphon.config import Config, DataConfig, TokenizerKind
 from antiphon.data.batches import BatchStream, Order
 from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.pairs import Corpus, Pair
@@ -104,16 +105,19 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
 def reopen(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     """What `prepare` left in the folder. Raises FolderError when it is damaged."""
     ids = folder / files.IDS
-    stores = [(Store.open(ids / f"{name}.source"), Store.open(ids / f"{name}.target")) for name in ("train", "dev")]
-    plan = _plan(config.data, stores[0])
+    train, dev_stores = (
+        (Store.open(ids / f"{name}.source"), Store.open(ids / f"{name}.target")) for name in ("train", "dev")
+    )
+    plan = _plan(config.data, train)
     dev = corpus.dev[: config.data.dev_pairs]
-    return Prepared(config, *files.read_tokenizers(folder), plan, *stores, corpus.train, dev, ids)
+    source_tokenizer, target_tokenizer = files.read_tokenizers(folder)
+    return Prepared(config, source_tokenizer, target_tokenizer, plan, train, dev_stores, corpus.train, dev, ids)
 
 
 def _train_tokenizers(pairs: list[Pair], data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
     target_kind = data.target_tokenizer or data.tokenizer
 
-    def learn(texts, kind: str) -> Tokenizer:
+    def learn(texts: Iterable[str], kind: TokenizerKind) -> Tokenizer:
         return Tokenizer.train(
             texts,
             kind=kind,

@@ -23,7 +23,7 @@ from antiphon.data.tokenizer import PAD
 from antiphon.errors import FolderError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
+from antiphon.nn.softmax import LogUniformSampler, full_loss, real_positions, sampled_loss
 from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
@@ -186,7 +186,7 @@ class _Trainer:
         self._model = Seq2Seq(config.model, **vocabularies)
         self._averaged = Seq2Seq(config.model, **vocabularies).eval()
         self._optimizer = Optimizer(self._model, config.train, sparse=self._model.sparse_parameters())
-        self._precision = choose_precision(config.train.precision)
+        self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = None
         if config.model.softmax == "sampled":
             self._sampler = LogUniformSampler(prepared.target_counts(), config.train.seed)
@@ -376,7 +376,7 @@ class _Trainer:
             parameters=sum(p.numel() for p in self._model.parameters()),
             source_vocabulary=prepared.source_tokenizer.size,
             target_vocabulary=prepared.target_tokenizer.size,
-            buckets=[(*b, n) for b, n in zip(prepared.plan.buckets, report.pairs, strict=True)],
+            buckets=[(b.source, b.target, n) for b, n in zip(prepared.plan.buckets, report.pairs, strict=True)],
             padding=report.padding,
             too_long=report.too_long,
             updates_per_epoch=self._stream.batches_per_epoch,
@@ -423,25 +423,17 @@ def batch_loss(
         torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
     )
     with products_in(precision):
-        real = (tgt_out != PAD).flatten().nonzero().squeeze(1)
+        real, count = real_positions(tgt_out.flatten(), PAD)
         targets = tgt_out.flatten().index_select(0, real)
         features = model.features(src, src_len, tgt_in).flatten(0, 1).index_select(0, real)
+        weight, bias = model.softmax_weight, model.softmax_bias
         if sampler is None:
-            loss, nats = full_loss(
-                features, targets, model.softmax_weight, model.softmax_bias.squeeze(1), config.train.label_smoothing
-            )
+            loss, nats = full_loss(features, targets, count, weight, bias.squeeze(1), config.train.label_smoothing)
         else:
-            ids, log_expected = sampler.draw(config.train.samples, update)
-            loss = sampled_loss(
-                features,
-                targets,
-                model.softmax_weight,
-                model.softmax_bias,
-                torch.from_numpy(ids),
-                torch.from_numpy(log_expected),
-            )
+            ids, log_expected = (torch.from_numpy(array) for array in sampler.draw(config.train.samples, update))
+            loss = sampled_loss(features, targets, count, weight, bias, ids, log_expected)
             nats = loss.detach()
-    return loss / max(len(targets), 1), float(nats), len(targets)
+    return loss / max(count, 1), float(nats), count
 
 
 @contextmanager

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import torch
 
 from antiphon import metrics
 from antiphon.config import Config
+from antiphon.data.tokenizer import PAD
 from antiphon.model import Model
 from antiphon.nn.engine import TorchEngine
 from antiphon.nn.seq2seq import Seq2Seq
@@ -61,14 +62,18 @@ def validate(model: Seq2Seq, prepared: Prepared, config: Config, *, precision: P
 @torch.inference_mode()
 def dev_losses(model: Seq2Seq, prepared: Prepared, *, precision: Precision) -> list[tuple[int, int, float, int]]:
     """(S, T, nats per token, tokens) of every bucket that has dev pairs."""
-    nats, tokens = Counter[int](), Counter[int]()
+    nats, tokens = defaultdict[int, float](float), defaultdict[int, int](int)
     with products_in(precision):
         for batch in prepared.dev_stream().in_order():
             arrays = (torch.from_numpy(a) for a in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out))
             nats[batch.bucket] -= float(model.log_probs(*arrays).sum(dtype=torch.float64))
-            tokens[batch.bucket] += int((batch.tgt_out != 0).sum())
+            tokens[batch.bucket] += int((batch.tgt_out != PAD).sum())
     shapes = prepared.plan.buckets
-    return [(*shapes[bucket], nats[bucket] / count, count) for bucket, count in sorted(tokens.items()) if count]
+    return [
+        (shapes[bucket].source, shapes[bucket].target, nats[bucket] / count, count)
+        for bucket, count in sorted(tokens.items())
+        if count
+    ]
 
 
 def dominating_answer(answers: list[str], references: list[str]) -> tuple[str, float] | None:
