@@ -16,6 +16,7 @@ characters, not the end of the sentence.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import math
@@ -482,8 +483,14 @@ def _with_turns(parts: Sequence[str]) -> str:
 
 def _cut_words(text: str) -> list[str]:
     """The lecture's cut, at white space and punctuation, with what `_write_words` needs to undo it."""
-    tokens = _WORD_UNIT.findall(_HYPHEN.sub(" @-@ ", text) if "-" in text else text)
-    return ["..." if len(token) > 3 and not token.strip(".") else token for token in tokens]
+    return [token for chunk in text.split() for token in _cut_chunk(chunk)]
+
+
+@functools.lru_cache(maxsize=1 << 17)
+def _cut_chunk(chunk: str) -> tuple[str, ...]:
+    """The words of what stands between two spaces; most chunks of a corpus have been seen before."""
+    tokens = _WORD_UNIT.findall(_HYPHEN.sub(" @-@ ", chunk) if "-" in chunk else chunk)
+    return tuple("..." if len(token) > 3 and not token.strip(".") else token for token in tokens)
 
 
 def _cut_subwords(text: str) -> list[str]:

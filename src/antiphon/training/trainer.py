@@ -244,12 +244,13 @@ class _Trainer:
         """Updates until something ends them; returns what."""
         position, patience = self._position, self._config.train.patience
         losses = tokens = 0.0
-        reported = time.monotonic()
+        reported, first = time.monotonic(), True  # the first update is told at once: it works
         while True:
             loss, count = self._update(self._next_batch())
             losses, tokens = losses + loss, tokens + count
             now = time.monotonic()
-            if now - reported >= REPORT_SECONDS:
+            if now - reported >= REPORT_SECONDS or first:
+                first = False
                 self._tell(self._progress(losses / max(tokens, 1), tokens / (now - reported)))
                 losses = tokens = 0.0
                 reported = now
