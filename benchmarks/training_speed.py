@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -43,7 +44,7 @@ def measure(data: Path, preset: str, minutes: float, flags: list[str]) -> dict[s
         "tokens_per_second_median": round(statistics.median(rates)),
         "tokens_per_second_mean": round(statistics.fmean(rates)),
         "updates": log[-1]["update"],
-        "peak_memory_mb": round(max(record["peak_memory_mb"] for record in log)),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024),
     }
 
 

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHUNK = 4096
-"""Positions whose logits are held at once where no gradient is needed."""
+LOGITS = 1 << 24
+"""Logits held at once where no gradient is needed: 64 MB in f32."""
 GRAIN = 64
 """Numbers of positions are rounded up to a multiple of this."""
 
@@ -50,9 +50,10 @@ def full_loss(
 def full_log_probs(features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """log P of each target over the whole vocabulary: features (P, E), targets (P,) → (P,); in chunks."""
     parts = []
-    for start in range(0, len(targets), CHUNK):
-        chunk = targets[start : start + CHUNK]
-        logits = F.linear(features[start : start + CHUNK], weight, bias).float()
+    rows = max(1, LOGITS // len(weight))
+    for start in range(0, len(targets), rows):
+        chunk = targets[start : start + rows]
+        logits = F.linear(features[start : start + rows], weight, bias).float()
         parts.append(logits.gather(1, chunk.unsqueeze(1)).squeeze(1) - torch.logsumexp(logits, dim=1))
     return torch.cat(parts) if parts else features.new_zeros(0)
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from antiphon.config import Config
-from antiphon.data.pairs import Corpus
+from antiphon.data.pairs import Card
 from antiphon.runtime.folder import CARD, write_text
 from antiphon.training.progress import Stopped
 from antiphon.version import VERSION
 
 
-def write_card(folder: Path, config: Config, corpus: Corpus, stopped: Stopped) -> None:
+def write_card(folder: Path, config: Config, card: Card | None, pairs: int, stopped: Stopped) -> None:
     """Writes ``README.md``. Raises SaveError."""
-    model, data, card = config.model, config.data, corpus.card
+    model, data = config.model, config.data
     licence = (card.licence if card else "") or "not stated"
     encoder = f"{model.encoder_layers} x {model.hidden}{' per direction' if model.bidirectional else ''}"
     lines = [
@@ -23,7 +23,7 @@ def write_card(folder: Path, config: Config, corpus: Corpus, stopped: Stopped) -
         "",
         "| | |",
         "|---|---|",
-        f"| data | {card.name if card else 'pairs'}: {len(corpus.train):,} pairs to learn from |",
+        f"| data | {card.name if card else 'pairs'}: {pairs:,} pairs to learn from |",
         f"| licence of the data | {licence} |",
         f"| origin | {(card.origin if card else '') or 'not stated'} |",
         f"| citation | {(card.citation if card else '') or 'none'} |",

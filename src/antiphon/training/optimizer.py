@@ -106,10 +106,10 @@ class Optimizer:
             caught_up[rows] = self._decay_sum + math.log(decay)
 
     def averaged(self) -> dict[str, Tensor]:
-        """The averaged weights by name (the weights themselves when nothing is averaged), as copies."""
+        """The averaged weights by name; the weights themselves when nothing is averaged."""
         if not self._average:
-            return {name: p.detach().clone() for name, p in self._model.named_parameters()}
-        found = {name: self._average[name].clone() for name in self._dense}
+            return {name: p.detach() for name, p in self._model.named_parameters()}
+        found = {name: self._average[name] for name in self._dense}
         for name, p in self._sparse.items():
             waited = torch.exp(self._decay_sum - self._caught_up[name]).unsqueeze(1)
             found[name] = torch.lerp(p.detach(), self._average[name], waited)

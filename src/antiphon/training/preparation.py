@@ -29,6 +29,7 @@ class Prepared:
     train: tuple[Store, Store]
     dev: tuple[Store, Store]
     train_pairs: list[Pair]
+    """Kept for subword dropout, which needs the texts anew at every epoch; else empty."""
     dev_pairs: list[Pair]
     folder: Path
 
@@ -99,7 +100,9 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     plan = _plan(config.data, train_store)
     data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
     config = config.model_copy(update={"data": data})
-    return Prepared(config, source_tokenizer, target_tokenizer, plan, train_store, dev_store, corpus.train, dev, ids)
+    return Prepared(
+        config, source_tokenizer, target_tokenizer, plan, train_store, dev_store, _texts(corpus, config), dev, ids
+    )
 
 
 def reopen(corpus: Corpus, config: Config, folder: Path) -> Prepared:
@@ -111,7 +114,13 @@ def reopen(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     plan = _plan(config.data, train)
     dev = corpus.dev[: config.data.dev_pairs]
     source_tokenizer, target_tokenizer = files.read_tokenizers(folder)
-    return Prepared(config, source_tokenizer, target_tokenizer, plan, train, dev_stores, corpus.train, dev, ids)
+    return Prepared(
+        config, source_tokenizer, target_tokenizer, plan, train, dev_stores, _texts(corpus, config), dev, ids
+    )
+
+
+def _texts(corpus: Corpus, config: Config) -> list[Pair]:
+    return corpus.train if config.data.subword_dropout else []
 
 
 def _train_tokenizers(pairs: list[Pair], data: DataConfig) -> tuple[Tokenizer, Tokenizer]:

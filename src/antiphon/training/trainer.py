@@ -18,7 +18,7 @@ import torch
 
 from antiphon.config import Config, load_config
 from antiphon.data.batches import Batch
-from antiphon.data.pairs import Corpus, read_corpus
+from antiphon.data.pairs import Card, Corpus, read_corpus
 from antiphon.data.tokenizer import PAD
 from antiphon.errors import FolderError, UsageError
 from antiphon.nn.engine import copy_weights
@@ -92,7 +92,8 @@ def train(
         else:
             prepared = prepare(corpus, config, folder)
             _write_config(folder, preset, prepared, corpus)
-        trainer = _Trainer(prepared, folder, corpus, observer, interrupted, begun)
+        card, corpus = corpus.card, None  # the texts live on only where training needs them
+        trainer = _Trainer(prepared, folder, card, observer, interrupted, begun)
         if resume:
             trainer.restore()
         return trainer.run()
@@ -171,20 +172,21 @@ class _Trainer:
         self,
         prepared: Prepared,
         folder: Path,
-        corpus: Corpus,
+        card: Card | None,
         observer: Observer | None,
         interrupted: threading.Event,
         begun: float,
     ) -> None:
         config = prepared.config
-        self._prepared, self._config, self._folder, self._corpus = prepared, config, folder, corpus
+        self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
         self._observer, self._interrupted, self._begun = observer, interrupted, begun
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
         }
         self._model = Seq2Seq(config.model, **vocabularies)
-        self._averaged = Seq2Seq(config.model, **vocabularies).eval()
+        # a second set of weights only where the averaged ones differ from those that are trained
+        self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
         self._optimizer = Optimizer(self._model, config.train, sparse=self._model.sparse_parameters())
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = None
@@ -229,7 +231,7 @@ class _Trainer:
             folder=str(self._folder),
         )
         self._tell(stopped)
-        write_card(self._folder, self._config, self._corpus, stopped)
+        write_card(self._folder, self._config, self._card, len(self._prepared.train[0]), stopped)
         return Run(
             self._folder,
             stopped.best_score,
@@ -297,8 +299,9 @@ class _Trainer:
     def _validate(self) -> None:
         position = self._position
         weights = self._optimizer.averaged()
-        copy_weights(self._averaged, weights)
-        verdict = validate(self._averaged, self._prepared, self._config, precision=self._precision)
+        if self._averaged is not self._model:
+            copy_weights(self._averaged, weights)
+        verdict = validate(self._averaged.eval(), self._prepared, self._config, precision=self._precision)
         best = better(verdict.metric, verdict.score, position.best_score)
         if best:
             position.best_score, position.best_update = verdict.score, position.update
