@@ -135,15 +135,16 @@ def test_foreign_and_damaged_models(home, tmp_path):
 def test_a_disk_that_refuses_while_saving(home, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(home / "run", run)
-    before = {name: (run / name).read_bytes() for name in (files.STATE, files.WEIGHTS)}
-    limit = len(before[files.STATE]) // 2
+    before = (run / files.STATE).read_bytes()
+    limit = len(before) // 2
 
     def small_files_only() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     more = ("train", home / "pairs.tsv", "--out", run, "--resume", "--train.max_updates", "60")
     assert "cannot save" in one_line_mistake(antiphon(*more, preexec_fn=small_files_only))
-    assert {name: (run / name).read_bytes() for name in before} == before
+    assert (run / files.STATE).read_bytes() == before
+    assert antiphon("predict", run, "red").returncode == 0
     done = antiphon(*more)
     assert done.returncode == 0, done.stderr
 
