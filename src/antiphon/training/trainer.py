@@ -28,6 +28,7 @@ from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
 from antiphon.training.checkpoint import Position
+from antiphon.training.memory import give_back
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
 from antiphon.training.preparation import Prepared, prepare, reopen, unknown_share
@@ -37,6 +38,8 @@ from antiphon.training.validation import better, validate
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
+TRIM_SECONDS = 20.0
+"""Time between two returns of unused memory to the system."""
 SAVE_SECONDS = 300.0
 """Most training time that a crash can cost."""
 FEWEST_UPDATES = 100
@@ -247,6 +250,7 @@ class _Trainer:
         position, patience = self._position, self._config.train.patience
         losses = tokens = 0.0
         reported, first = time.monotonic(), True  # the first update is told at once: it works
+        trimmed = reported
         while True:
             loss, count = self._update(self._next_batch())
             losses, tokens = losses + loss, tokens + count
@@ -256,6 +260,9 @@ class _Trainer:
                 self._tell(self._progress(losses / max(tokens, 1), tokens / (now - reported)))
                 losses = tokens = 0.0
                 reported = now
+            if now - trimmed >= TRIM_SECONDS:
+                give_back()
+                trimmed = now
             spent = self._budget_spent()
             if self._interrupted.is_set():
                 return "interrupted"
