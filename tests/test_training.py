@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 import antiphon
-from antiphon.config import TrainConfig
+from antiphon.config import TrainConfig, presets
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 from antiphon.runtime import folder as files
 from antiphon.training.progress import Progress, Started, Stopped, Validated
@@ -121,6 +121,19 @@ def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):
     logged = files.read_lines(tmp_path / "run" / files.LOG)
     assert [record["event"] for record in logged] == [event.event for event in watcher.events]
     assert "best dev accuracy" in (tmp_path / "run" / files.CARD).read_text()
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_preset_trains_and_answers(pairs, tmp_path, name):
+    """At its own sizes, for two updates; with the sampled softmax, row-sparse updates and hand-made buckets of some."""
+    run = antiphon.train(
+        pairs, tmp_path / "run", preset=name, knobs={"train": {"max_updates": 2, "batch_size": 8, "dev_answers": 2}}
+    )
+    assert run.updates == 2
+    model = antiphon.load(run.folder)
+    for text in ("a b c", "", "🙂 never seen", "a " * 300):
+        assert isinstance(model.predict(text, max_length=5).text, str)
+    assert "".join(model.stream("a b", seed=1, max_length=5)) == model.predict("a b", beam=1, seed=1, max_length=5).text
 
 
 def test_a_time_budget_is_kept(pairs, tmp_path):
