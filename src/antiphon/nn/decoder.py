@@ -182,13 +182,13 @@ class Decoder(nn.Module):
 
 
 def _rows_alive(lengths: Tensor, steps: int) -> list[int]:
-    """For each step how many rows from the first on hold every row that is still longer, in eighths of a batch.
+    """For each step how many rows from the first on hold every row that is still longer, in quarters of a batch.
 
     With rows sorted by falling length, as batches come, few computed rows are thrown away; in any other order nothing
     breaks. Few different numbers, so that the kernels made for each shape are few.
     """
     count = len(lengths)
-    grain = max(1, count // 8)
+    grain = max(1, count // 4)
     alive, last = [], count
     for step in range(steps):
         longer = (lengths > step).nonzero()

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOGITS = 1 << 24
-"""Logits held at once where no gradient is needed: 64 MB in f32."""
-GRAIN = 64
+LOGITS = 1 << 22
+"""Logits held at once where no gradient is needed: 16 MB in f32."""
+GRAIN = 128
 """Numbers of positions are rounded up to a multiple of this."""
 
 
 def real_positions(targets: Tensor, padding: int) -> tuple[Tensor, int]:
     """Which of the flattened target positions (B T,) are no padding, and how many.
 
-    The index is filled up with position 0 to a multiple of 64, so that products over it have few different shapes
+    The index is filled up with position 0 to a multiple of 128, so that products over it have few different shapes
     (a kernel is made, and kept, for each); whoever uses it counts only the first of its entries.
     """
     real = (targets != padding).nonzero().squeeze(1)

@@ -38,7 +38,7 @@ from antiphon.training.validation import better, validate
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
-TRIM_SECONDS = 20.0
+TRIM_SECONDS = 5.0
 """Time between two returns of unused memory to the system."""
 SAVE_SECONDS = 300.0
 """Most training time that a crash can cost."""
@@ -308,6 +308,7 @@ class _Trainer:
         weights = self._optimizer.averaged()
         if self._averaged is not self._model:
             copy_weights(self._averaged, weights)
+        give_back()
         verdict = validate(self._averaged.eval(), self._prepared, self._config, precision=self._precision)
         best = better(verdict.metric, verdict.score, position.best_score)
         if best:
@@ -334,6 +335,7 @@ class _Trainer:
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
+        give_back()
         checkpoint.save_state(self._folder, self._model, self._optimizer, self._position)
         self._saved = time.monotonic()
 
