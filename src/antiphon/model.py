@@ -21,8 +21,6 @@ END = "</s>"
 
 _POSITIONS = 4096  # source positions x beam in one batch of a search; source and target positions of a scoring
 _LOGITS = 2**25  # most target positions x V in one batch of a scoring: 128 MB
-_CONFIG_BYTES = 1 << 20
-_AGAIN = "copy the folder again or train again"
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from antiphon.config import ModelConfig
 from antiphon.errors import FolderError
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.state import DecoderState, Memory
-from antiphon.runtime.folder import WEIGHTS
+from antiphon.runtime.folder import AGAIN, WEIGHTS
 from antiphon.search.step import StepOutput
 
 
@@ -56,9 +56,7 @@ def load_engine(folder: Path, config: ModelConfig, *, source_vocabulary: int, ta
     except FileNotFoundError:
         raise FolderError("no trained weights yet", where=str(path), cure="train for longer first") from None
     except Exception as error:  # safetensors has its own exception type, without a common base
-        raise FolderError(
-            f"damaged weights ({error})", where=str(path), cure="copy the folder again or train again"
-        ) from None
+        raise FolderError(f"damaged weights ({error})", where=str(path), cure=AGAIN) from None
     with torch.device("meta"):  # shapes only: a config that claims a giant must not cost its memory
         check_weights(Seq2Seq(config, **sizes), weights, where=str(path))
     model = Seq2Seq(config, **sizes)

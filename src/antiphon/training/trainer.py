@@ -218,11 +218,10 @@ class _Trainer:
         self._tell(self._started())
         reason = self._budget_spent() or self._descend()
         position = self._position
-        position.seconds = self._seconds()
         position.finished = not self._interrupted.is_set()
         if position.finished and position.validated_update != position.update:
             self._validate()
-        checkpoint.save_state(self._folder, self._model, self._optimizer, position)
+        self._save()
         stopped = Stopped(
             update=position.update,
             seconds=position.seconds,
