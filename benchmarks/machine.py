@@ -1,14 +1,20 @@
-"""What a figure must say of where it was made."""
+"""What a figure must say of where it was made, and how fast that machine multiplies."""
 
 from __future__ import annotations
 
 import datetime
 import os
 import platform
+import statistics
+import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
 from antiphon.version import VERSION
+
+SQUARE = 2048
+"""Side of the matrices whose product is the machine's own rate."""
 
 
 def describe() -> dict[str, object]:
@@ -21,6 +27,27 @@ def describe() -> dict[str, object]:
         "torch": metadata.version("torch"),
         "antiphon": VERSION,
     }
+
+
+def seconds(work: Callable[[], object], *, repeats: int = 9, warm: int = 3) -> float:
+    """Median seconds of a call."""
+    for _ in range(warm):
+        work()
+    times = []
+    for _ in range(repeats):
+        begun = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def matmul_rate(precision: str) -> float:
+    """FLOP/s of PyTorch's product of two square matrices (2048) in this precision (f32, bf16)."""
+    import torch
+
+    number = torch.bfloat16 if precision == "bf16" else torch.float32
+    a, b = (torch.randn(SQUARE, SQUARE).to(number) for _ in range(2))
+    return 2 * SQUARE**3 / seconds(lambda: torch.mm(a, b))
 
 
 def _processor() -> str:

@@ -47,7 +47,7 @@ def check(batch: Batch, shape: Bucket, pairs: list[tuple[list[int], list[int]]],
         source, target = pairs[batch.indices[row]] if row < batch.rows else ([], None)
         source = source[max(0, len(source) - shape.source + 1) :]
         source = [*(source[::-1] if reverse else source), EOS]
-        expected = [source, [BOS], []] if target is None else [source, [BOS, *target], [*target, EOS]]
+        expected = [source, [], []] if target is None else [source, [BOS, *target], [*target, EOS]]
         assert batch.src_len[row] == len(source)
         for found, wanted in zip((batch.src, batch.tgt_in, batch.tgt_out), expected, strict=True):
             wanted = wanted[: found.shape[1]]

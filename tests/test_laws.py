@@ -9,13 +9,16 @@ import weakref
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from antiphon.config import Config, ModelConfig, TrainConfig
 from antiphon.data.batches import make_batch
-from antiphon.nn import deferred
+from antiphon.nn import deferred, kernels
 from antiphon.nn.attention import Attention
 from antiphon.nn.deferred import LoopTanh
 from antiphon.nn.engine import TorchEngine
+from antiphon.nn.packing import Packing
 from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler, full_log_probs, full_loss, sampled_loss
@@ -53,6 +56,12 @@ def gradients(model: Seq2Seq, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+def training_loss(model: Seq2Seq) -> torch.Tensor:
+    features, packing = model.features(SRC, SRC_LEN, TGT_IN)
+    targets = TGT_OUT.flatten()[packing.order]
+    return full_loss(features, targets, packing.real, model.softmax_weight, model.softmax_bias.squeeze(1), 0.0)[0]
+
+
 def stepwise(model: Seq2Seq, src, src_len, tgt_in, tgt_out) -> torch.Tensor:
     """log P as the search computes it, one step after the other."""
     memory, state = model.encode(src, src_len)
@@ -70,7 +79,7 @@ def test_training_and_search_compute_the_same_and_have_the_same_gradient(cell, a
     steps = stepwise(model, SRC, SRC_LEN, TGT_IN, TGT_OUT)
     torch.testing.assert_close(at_once, steps, atol=1e-5, rtol=1e-5)
     ours, theirs = (
-        gradients(model, -at_once.sum()),
+        gradients(model, training_loss(model)),
         gradients(model, -stepwise(model, SRC, SRC_LEN, TGT_IN, TGT_OUT).sum()),
     )
     assert ours.keys() == theirs.keys()
@@ -103,37 +112,150 @@ def test_the_order_of_rows_changes_nothing(attention, feed):
     torch.testing.assert_close(forward, turned[back], atol=1e-5, rtol=1e-5)
 
 
+LENGTHS = torch.tensor([4, 1, 6, 5])
+
+
+def by_library(layer: RecurrentLayer, x: torch.Tensor, start: tuple[torch.Tensor, ...]):
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, LENGTHS, batch_first=True, enforce_sorted=False)
+    parts = tuple(part.unsqueeze(0) for part in start)
+    outputs, last = layer.rnn(packed, parts if layer.cell == "lstm" else parts[0])
+    outputs, _ = torch.nn.utils.rnn.pad_packed_sequence(outputs, batch_first=True, total_length=x.shape[1])
+    return outputs, tuple(part[0] for part in (last if layer.cell == "lstm" else (last,)))
+
+
+def by_sequence(layer: RecurrentLayer, x: torch.Tensor, start: tuple[torch.Tensor, ...]):
+    packing = Packing(LENGTHS, x.shape[1])
+    outputs, state = layer.sequence(packing.pack(x), start, packing)
+    return packing.unpack(outputs), state
+
+
+def by_steps(layer: RecurrentLayer, x: torch.Tensor, start: tuple[torch.Tensor, ...]):
+    step, state, outputs = layer.stepper(), start, []
+    for t, now in enumerate(x.unbind(1)):
+        alive = torch.gt(LENGTHS, t).unsqueeze(1)
+        state = tuple(torch.where(alive, new, old) for new, old in zip(step(now, state), state, strict=True))
+        outputs.append(torch.where(alive, state[0], torch.zeros(())))
+    return torch.stack(outputs, 1), state
+
+
+@pytest.mark.parametrize("compiled", [True, False])
 @pytest.mark.parametrize("cell", CELLS)
-def test_our_steps_are_the_library_kernels_cells(cell):
+def test_our_layers_and_steps_are_the_librarys(cell, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(kernels, "_library", lambda: None)
     torch.manual_seed(0)
     layer = RecurrentLayer(cell, 5, 7)
-    x = torch.randn(3, 6, 5, requires_grad=True)
-    start = tuple(torch.randn(3, 7) for _ in layer.zeros(x))
-    weight = torch.randn(3, 6, 7)
-
-    def by_steps():
-        step, state, outputs = layer.stepper(), start, []
-        for now in x.unbind(1):
-            state = step(now, state)
-            outputs.append(state[0])
-        return torch.stack(outputs, 1), state
-
+    for parameter in layer.parameters():
+        parameter.data.normal_(0, 0.5)
+    x = torch.randn(4, 6, 5, requires_grad=True)
+    start = tuple(torch.randn(4, 7, requires_grad=True) for _ in layer.zeros(4))
+    weight, ends = torch.randn(4, 6, 7), [torch.randn(4, 7) for _ in start]
     results = []
-    for outputs, state in (layer.sequence(x, start), by_steps()):
+    for road in (by_library, by_sequence, by_steps):
         layer.zero_grad()
-        x.grad = None
-        ((outputs * weight).sum() + sum(part.sum() for part in state)).backward()
-        results.append([outputs, *state, x.grad, *(p.grad.clone() for p in layer.parameters())])
-    for fused, stepped in zip(*results, strict=True):
-        torch.testing.assert_close(fused, stepped, atol=1e-5, rtol=1e-5)
+        for leaf in (x, *start):
+            leaf.grad = None
+        outputs, state = road(layer, x, start)
+        loss = (outputs * weight).sum() + sum((part * end).sum() for part, end in zip(state, ends, strict=True))
+        loss.backward()
+        leaves = [leaf.grad.clone() for leaf in (x, *start, *layer.parameters())]
+        results.append([outputs.detach(), *(part.detach() for part in state), *leaves])
+    for library, sequence, steps in zip(*results, strict=True):
+        torch.testing.assert_close(sequence, library, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(steps, library, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_products_in_bf16_stay_near_those_in_f32(cell):
+    torch.manual_seed(0)
+    layer = RecurrentLayer(cell, 32, 48)
+    x = torch.randn(4, 6, 32)
+    start, found = layer.zeros(4), []
+    for enabled in (False, True):
+        layer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outputs, state = by_sequence(layer, x, start)
+        (outputs.float().sum() + state[0].sum()).backward()
+        found.append([outputs.float().detach(), state[-1].detach(), *(p.grad.clone() for p in layer.parameters())])
+    for exact, rough in zip(*found, strict=True):
+        assert float((exact - rough).norm() / exact.norm()) < 0.02
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason="no C compiler here")
+@pytest.mark.parametrize("number", [torch.float32, torch.bfloat16])
+def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
+    torch.manual_seed(0)
+    rows, hidden, size = 5, 33, 203
+
+    def results():
+        torch.manual_seed(1)
+        found = []
+        for cell, gates in (("gru", 3), ("lstm", 4)):
+            a, b = (torch.randn(rows, gates * hidden).mul_(3).to(number) for _ in range(2))
+            bias, before = torch.randn(4 * hidden), torch.randn(rows, hidden)
+            noted, now, h = (
+                torch.empty(rows, 4 * hidden, dtype=number),
+                torch.empty(rows, hidden),
+                a[:, :hidden].clone(),
+            )
+            kernels.cell_forward(cell, a, b, bias, before, noted, now, h)
+            d_h, d_state = torch.randn(rows, hidden).to(number), torch.randn(rows - 2, hidden).to(number)
+            d_now, d_a = torch.randn(rows, hidden), torch.empty_like(a)
+            d_b = torch.empty_like(a) if cell == "gru" else d_a
+            kernels.cell_backward(cell, noted, before, now, d_h, d_state, rows - 2, d_now, d_a, d_b)
+            found += [noted, now, h, d_now, d_a, d_b]
+        products, targets = torch.randn(rows, size).mul_(5).to(number), torch.randint(0, size, (rows,))
+        found += [*kernels.cross_entropy(products, torch.randn(size), targets, 0.1, gradient=True), products]
+        q, keys, score = torch.randn(rows, 9), torch.randn(rows, 4, 9), torch.randn(9)
+        mask = torch.arange(4) < torch.tensor([[4], [1], [3], [2], [4]])
+        d_keys, d_score = torch.zeros(rows, 4, 9), torch.zeros(rows, 9)
+        scores = kernels.tanh_scores(q, keys, score, mask)
+        d_q = kernels.tanh_scores_backward(q, keys, score, mask, torch.randn(rows, 4), d_keys, d_score)
+        return [*found, scores, d_q, d_keys, d_score]
+
+    ours = results()
+    monkeypatch.setattr(kernels, "_library", lambda: None)
+    near = {"atol": 1e-5, "rtol": 1e-5} if number == torch.float32 else {"atol": 0.02, "rtol": 0.02}
+    for one, other in zip(ours, results(), strict=True):
+        torch.testing.assert_close(one, other, **near)
+
+
+def test_what_is_not_finite_is_not_hidden_by_the_kernels():
+    products = torch.zeros(2, 40)
+    products[1, 7] = float("nan")
+    nats, _ = kernels.cross_entropy(products, torch.zeros(40), torch.zeros(2, dtype=torch.int64), 0.0, gradient=False)
+    assert bool(torch.isfinite(nats[0]))
+    assert bool(torch.isnan(nats[1]))
+    layer = RecurrentLayer("lstm", 3, 8)
+    x = torch.tensor([[[0.0, float("nan"), 0.0]]])
+    assert bool(torch.isnan(layer.sequence(x[0], layer.zeros(1), Packing(torch.tensor([1]), 1))[0][0]).all())
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any))
+def test_packing_keeps_every_real_position_and_nothing_else(lengths):
+    packing = Packing(torch.tensor(lengths), 9)
+    assert packing.real == sum(lengths)
+    x = torch.arange(1.0, len(lengths) * 9 + 1).view(len(lengths), 9, 1)
+    real = (torch.arange(9) < torch.tensor(lengths).unsqueeze(1)).unsqueeze(2)
+    torch.testing.assert_close(packing.unpack(packing.pack(x)), x * real)
+    order = packing.reversal()
+    turned = packing.unpack(packing.reorder(packing.pack(x), order))
+    for row, length in enumerate(lengths):
+        assert turned[row, :length].tolist() == x[row, :length].flip(0).tolist()
+        if length:
+            assert packing.pack(x)[packing.last[row]] == x[row, length - 1]
+    rows = torch.arange(len(lengths))
+    assert packing.by_row(packing.by_rank(rows)).tolist() == rows.tolist()
+    assert packing.by_rank(torch.tensor(lengths)).tolist() == sorted(lengths, reverse=True)
 
 
 def test_additive_scores_are_the_papers():
     torch.manual_seed(0)
     q, k, v = (torch.randn(*shape, requires_grad=True) for shape in ((2, 1, 4), (2, 5, 4), (4,)))
-    keys = LoopTanh(k, v)
+    mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
+    keys = LoopTanh(k, v, mask)
     ours = keys.compare(q, keys.open())
-    plain = (torch.tanh(q + k) @ v).unsqueeze(1)
+    plain = (torch.tanh(q + k) @ v).masked_fill(~mask, 0.0).unsqueeze(1)
     torch.testing.assert_close(ours, plain)
     weight = torch.randn(2, 1, 5)
     for one, other in zip(
@@ -161,8 +283,8 @@ def test_what_a_loop_notes_is_freed_with_it():
     original = deferred.Shared.open
     try:
         deferred.Shared.open = lambda self: (notes.append(weakref.ref(self)), original(self))[1]
-        model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT).sum().backward()
-        model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT)  # never differentiated
+        training_loss(model).backward()
+        training_loss(model)  # never differentiated
     finally:
         deferred.Shared.open = original
     gc.collect()
@@ -190,12 +312,20 @@ def test_full_loss_without_smoothing_is_the_log_likelihood():
 def test_sampling_every_word_is_the_full_softmax_with_corrected_logits():
     torch.manual_seed(0)
     vocabulary = 9
-    features, weight = torch.randn(5, 4), torch.randn(vocabulary, 4)
-    bias, log_expected = torch.randn(vocabulary, 1), torch.randn(vocabulary)
-    targets = torch.tensor([0, 3, 3, 8, 1])
-    loss = sampled_loss(features, targets, 5, weight, bias, torch.arange(vocabulary), log_expected)
+    leaves = [torch.randn(*shape, requires_grad=True) for shape in ((6, 4), (vocabulary, 4), (vocabulary, 1))]
+    features, weight, bias = leaves
+    log_expected = torch.randn(vocabulary)
+    targets, every = torch.tensor([0, 3, 3, 8, 1, 7]), torch.arange(vocabulary)
+    loss = sampled_loss(
+        features, targets, 5, weight, bias, every, torch.cat((log_expected[targets], log_expected))
+    )  # the last of the six is a filler
     logits = features @ weight.t() + bias.squeeze(1) - log_expected
-    torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(logits, targets, reduction="sum"))
+    reference = torch.nn.functional.cross_entropy(logits[:5], targets[:5], reduction="sum")
+    torch.testing.assert_close(loss, reference)
+    for ours, theirs in zip(
+        torch.autograd.grad(2 * loss, leaves), torch.autograd.grad(2 * reference, leaves), strict=True
+    ):
+        torch.testing.assert_close(ours.to_dense(), theirs)
 
 
 def test_the_sampler_draws_distinct_words_as_often_as_it_says():
@@ -203,10 +333,10 @@ def test_the_sampler_draws_distinct_words_as_often_as_it_says():
     sampler = LogUniformSampler(counts, seed=1)
     seen, expected, rounds = np.zeros(8), np.zeros(8), 4000
     for update in range(rounds):
-        ids, log_expected = sampler.draw(4, update)
+        ids, tries = sampler.draw(4, update)
         assert len(set(ids.tolist())) == 4
         seen[ids] += 1
-        expected += np.exp(log_expected)
+        expected += np.exp(sampler.log_expected(np.arange(8), tries))
     assert seen.argmax() == 1  # the most frequent word
     np.testing.assert_allclose(seen / rounds, expected / rounds, atol=0.06)
     again = sampler.draw(4, 7)

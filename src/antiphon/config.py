@@ -72,6 +72,8 @@ class ModelConfig(_Group):
     """Width of token embeddings (E)."""
     hidden: Count = 256
     """Width of an RNN layer, per direction (H)."""
+    encoder_hidden: Count | None = None
+    """The same in the encoder, if it is to differ; None: ``hidden``."""
     encoder_layers: Count = 2
     """RNN layers in the encoder."""
     decoder_layers: Count = 2
@@ -106,9 +108,10 @@ class ModelConfig(_Group):
 
     @model_validator(mode="after")
     def _agree(self) -> ModelConfig:
-        if self.share_rnn and (self.bidirectional or self.encoder_layers != self.decoder_layers):
+        twins = self.encoder_layers == self.decoder_layers and self.encoder_hidden in (None, self.hidden)
+        if self.share_rnn and (self.bidirectional or not twins):
             raise ValueError("model.share_rnn needs model.bidirectional = false and equal layers on both sides")
-        if self.bridge == "copy" and (self.bidirectional or self.encoder_layers != self.decoder_layers):
+        if self.bridge == "copy" and (self.bidirectional or not twins):
             raise ValueError('model.bridge = "copy" needs model.bidirectional = false and equal layers on both sides')
         if self.attention == "multihead" and self.hidden % self.heads:
             raise ValueError(f"model.heads = {self.heads} does not divide model.hidden = {self.hidden}")

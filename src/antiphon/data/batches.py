@@ -200,7 +200,7 @@ def _assemble(
     src_len = np.ones(rows, np.int64)
     tgt_in = np.full((rows, shape.target), PAD, np.int64)
     tgt_out = np.full((rows, shape.target), PAD, np.int64)
-    tgt_in[:, 0] = BOS
+    tgt_in[:count, 0] = BOS
     src[count:, 0] = EOS
     if count:
         ends = source.offsets[indices + 1]

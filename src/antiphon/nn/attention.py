@@ -50,7 +50,7 @@ class Attention(nn.Module):
         if self.kind == "multihead":
             return self._multihead(q, memory)
         if self.kind == "additive":
-            compared = LoopTanh(keys, self.score)
+            compared = LoopTanh(keys, self.score, memory.mask)
             token = compared.open()
             scores = torch.cat([compared.compare(q[:, t : t + 1], token) for t in range(q.shape[1])], dim=1)
         else:
@@ -63,7 +63,7 @@ class Attention(nn.Module):
         if self.kind == "multihead":
             return lambda query: self(query, memory.first(len(query)))
         project = loop_linear(self.query) if isinstance(self.query, nn.Linear) else None
-        keys = LoopTanh(memory.keys, self.score) if self.kind == "additive" else LoopValues(memory.keys)
+        keys = LoopTanh(memory.keys, self.score, memory.mask) if self.kind == "additive" else LoopValues(memory.keys)
         values = LoopValues(memory.values)
         keys_token, values_token = keys.open(), values.open()
         outside = ~memory.mask.unsqueeze(1)

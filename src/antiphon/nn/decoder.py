@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
 from antiphon.nn.attention import Attention
-from antiphon.nn.deferred import loop_linear, stack_rows
+from antiphon.nn.deferred import loop_linear
 from antiphon.nn.dropout import TimeConstantDropout
+from antiphon.nn.packing import Packing
 from antiphon.nn.recurrent import RecurrentLayer, RecurrentLayers
 from antiphon.nn.state import DecoderState, LayerState, Memory
 
@@ -70,57 +72,62 @@ class Decoder(nn.Module):
         else:
             top = finals[-1][0]
             layers = tuple(
-                tuple(torch.tanh(bridge(top)).float().split(layer.hidden, dim=1))
+                tuple(torch.tanh(bridge(top).float()).split(layer.hidden, dim=1))
                 for bridge, layer in zip(self.bridges, self.layers, strict=True)
             )
         rows = layers[0][0]
         context = rows.new_zeros(rows.shape[0], self.context_width) if self.feed else None
         return DecoderState(layers, context)
 
-    def forward(self, x: Tensor, lengths: Tensor, state: DecoderState, memory: Memory) -> Tensor:
-        """Embedded targets x (B, T, E), each the word before the one to predict → features (B, T, E).
+    def forward(self, x: Tensor, packing: Packing, state: DecoderState, memory: Memory) -> Tensor:
+        """Embedded packed targets x (P, E), each the word before the one to predict → features (P, E).
 
-        Beyond a row's length (B,) its features are arbitrary.
+        State and memory have the rows of the batch, (B, ...).
         """
-        return self._feeding(x, lengths, state, memory) if self.feed else self._parallel(x, state, memory)
+        return self._feeding(x, packing, state, memory) if self.feed else self._parallel(x, packing, state, memory)
 
-    def _parallel(self, x: Tensor, state: DecoderState, memory: Memory) -> Tensor:
-        h, _ = self.layers[0].sequence(x, state.layers[0])
+    def _parallel(self, x: Tensor, packing: Packing, state: DecoderState, memory: Memory) -> Tensor:
+        h, _ = self.layers[0].sequence(x, state.layers[0], packing)
         h = self._norm(0, h)
         parts = [h]
         if self.attention is not None:
-            context, _ = self.attention(h, memory)
-            parts.append(context.to(h.dtype))
+            context, _ = self.attention(packing.unpack(h), memory)
+            parts.append(packing.pack(context.to(h.dtype)))
         for index, layer in enumerate(self.layers):
             if index == 0:
                 continue
-            inputs = self.merge(torch.cat(parts, dim=2)) if index == 1 and len(parts) > 1 else h
-            outputs, _ = layer.sequence(self.dropout(inputs), state.layers[index])
+            inputs = self.merge(torch.cat(parts, dim=1)) if index == 1 and len(parts) > 1 else h
+            outputs, _ = layer.sequence(self.dropout(inputs, packing), state.layers[index], packing)
             outputs = self._norm(index, outputs)
             h = outputs + h if self.residual else outputs
-        return self._features(torch.cat([h, *parts[1:]], dim=2))
+        return self.dropout(self._features(torch.cat([h, *parts[1:]], dim=1)), packing)
 
-    def _feeding(self, x: Tensor, lengths: Tensor, state: DecoderState, memory: Memory) -> Tensor:
+    def _feeding(self, x: Tensor, packing: Packing, state: DecoderState, memory: Memory) -> Tensor:
         assert self.attention is not None
         assert state.context is not None
         joined = self.join_input(x)  # the part of every step's input that need not wait
         between = None
         if self.training and self.dropout.chance:
-            between = self.dropout.mask(x.shape[0], self.layers[0].hidden)
+            between = self.dropout.mask(packing.rows, self.layers[0].hidden)
+        if packing.ranked is not None:
+            memory = Memory(*(packing.by_rank(part) for part in (memory.values, memory.keys, memory.mask)))
         join, look = loop_linear(self.join_context), self.attention.looker(memory)
         steppers = [layer.stepper() for layer in self.layers]
-        layers, context = list(state.layers), state.context
+        layers = [tuple(packing.by_rank(part) for part in layer) for layer in state.layers]
+        context = packing.by_rank(state.context)
         tops, contexts = [], []
-        for now, rows in zip(joined.unbind(1), _rows_alive(lengths, x.shape[1]), strict=True):
+        for start, end in packing.spans:
+            rows = end - start
             if rows < len(context):  # rows that have ended leave the loop
                 context, layers = context[:rows], [tuple(part[:rows] for part in layer) for layer in layers]
                 between = None if between is None else between[:rows]
-            h, layers = self._stack(steppers, now[:rows] + join(context), layers, between)
+            h, layers = self._stack(steppers, joined[start:end] + join(context), layers, between)
             context = look(h.unsqueeze(1))[0].squeeze(1)
-            tops.append(h.unsqueeze(1))
-            contexts.append(context.unsqueeze(1))
-        h, looked = stack_rows(tops, len(x)), stack_rows(contexts, len(x))
-        return self._features(torch.cat((h, looked.to(h.dtype)), dim=2))
+            tops.append(h)
+            contexts.append(context)
+        behind = packing.size - packing.real
+        h, looked = (F.pad(torch.cat(parts), (0, 0, 0, behind)) for parts in (tops, contexts))
+        return self.dropout(self._features(torch.cat((h, looked.to(h.dtype)), dim=1)), packing)
 
     def step(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
         """One embedded word x (N, E) → features (N, E), attention weights (N, S), the state after it.
@@ -177,22 +184,4 @@ class Decoder(nn.Module):
         return outputs if self.norms is None else self.norms[index](outputs)
 
     def _features(self, joined: Tensor) -> Tensor:
-        features = torch.tanh(self.features(joined))
-        return self.dropout(features) if features.dim() == 3 else features
-
-
-def _rows_alive(lengths: Tensor, steps: int) -> list[int]:
-    """For each step how many rows from the first on hold every row that is still longer, in quarters of a batch.
-
-    With rows sorted by falling length, as batches come, few computed rows are thrown away; in any other order nothing
-    breaks. Few different numbers, so that the kernels made for each shape are few.
-    """
-    count = len(lengths)
-    grain = max(1, count // 4)
-    alive, last = [], count
-    for step in range(steps):
-        longer = (lengths > step).nonzero()
-        needed = int(longer[-1]) + 1 if len(longer) else 1
-        last = min(last, -(-needed // grain) * grain)
-        alive.append(last)
-    return alive
+        return torch.tanh(self.features(joined))

@@ -18,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from antiphon.nn.kernels import column_sums, tanh_scores, tanh_scores_backward
+
 
 class Shared:
     """A matrix used at every step, with the noted factors of its gradient.
@@ -63,9 +65,9 @@ class LoopLinear(Shared):
         super().__init__(weight, bias)
         self.bias = None if bias is None else bias.detach().to(self.matrix.dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The product alone, for a step that differentiates itself: x (B, I) in the matrix's format → (B, O)."""
-        return F.linear(x, self.matrix, self.bias)
+    def product(self, x: Tensor) -> Tensor:
+        """For a step that differentiates itself and adds the bias: x (B, I) in the matrix's format → (B, O)."""
+        return torch.mm(x, self.matrix.t())
 
     def backward(self, x: Tensor, grad: Tensor) -> Tensor:
         """Notes a step's factors, x (B, I) and the gradient of its output (B, O) → the gradient of x (B, I)."""
@@ -76,7 +78,7 @@ class LoopLinear(Shared):
 
     def gradient(self) -> tuple[Tensor, Tensor | None]:
         inputs, grads = torch.cat(self.inputs), torch.cat(self.grads)
-        bias = None if self.bias is None else grads.sum(0, dtype=torch.float32)
+        bias = None if self.bias is None else column_sums(grads)
         return torch.mm(grads.t(), inputs).float(), bias
 
 
@@ -86,7 +88,7 @@ class _Linear(torch.autograd.Function):
         ctx.shared, ctx.dtype = shared, x.dtype
         x = x.to(shared.matrix.dtype)
         ctx.save_for_backward(x)
-        return shared.forward(x)
+        return F.linear(x, shared.matrix, shared.bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
@@ -154,13 +156,17 @@ class _Compare(torch.autograd.Function):
 class LoopTanh(Shared):
     """v · tanh(q + k) with keys k (B, S, A) and v (A), for queries (n, 1, A) → (n, 1, S) at every step.
 
-    The tanh values, (n, S, A) a step, are computed again in the backward pass instead of being kept. All in f32: a
-    CPU's tanh is several times slower in bf16.
+    The tanh values, (n, S, A) a step, are computed again in the backward pass instead of being kept. All in f32.
+
+    Args:
+        keys: (B, S, A).
+        score: (A,).
+        mask: (B, S), True = real; elsewhere nothing is computed, and the result is 0.
     """
 
-    def __init__(self, keys: Tensor, score: Tensor) -> None:
+    def __init__(self, keys: Tensor, score: Tensor, mask: Tensor) -> None:
         super().__init__(keys, score)
-        self.matrix, self.score = keys.detach().float(), score.detach()
+        self.matrix, self.score, self.mask = keys.detach().float().contiguous(), score.detach(), mask.contiguous()
         self.to_keys = self.to_score = torch.zeros(0)
         self._dtype = keys.dtype
 
@@ -168,36 +174,28 @@ class LoopTanh(Shared):
         """queries (n, 1, A) → (n, 1, S)."""
         return _Tanh.apply(queries, token, self)
 
-    def squashed(self, queries: Tensor) -> Tensor:
-        """tanh(q + k), (n, S, A)."""
-        return torch.tanh_(self.matrix[: len(queries)] + queries)
-
     def gradient(self) -> tuple[Tensor, Tensor]:
-        return self.to_keys.to(self._dtype), self.to_score
+        return self.to_keys.to(self._dtype), self.to_score.sum(0)
 
 
 class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx, queries: Tensor, token: Tensor, shared: LoopTanh) -> Tensor:  # type: ignore[override]
-        ctx.shared, ctx.dtype = shared, queries.dtype
-        queries = queries.float()
+        ctx.shared, ctx.dtype, rows = shared, queries.dtype, len(queries)
+        queries = queries.squeeze(1).float().contiguous()
         ctx.save_for_backward(queries)
         with torch.autocast("cpu", enabled=False):
-            scores = torch.mv(shared.squashed(queries).flatten(0, 1), shared.score)
-        return scores.view(len(queries), 1, -1)
+            return tanh_scores(queries, shared.matrix[:rows], shared.score, shared.mask[:rows]).unsqueeze(1)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        shared = ctx.shared
-        (queries,) = ctx.saved_tensors
+        shared, (queries,) = ctx.shared, ctx.saved_tensors
         if not len(shared.to_keys):
-            shared.to_keys, shared.to_score = torch.zeros_like(shared.matrix), torch.zeros_like(shared.score)
-        tanh = shared.squashed(queries)
-        grad = grad.transpose(1, 2)  # (n, S, 1)
-        shared.to_score += torch.mv(tanh.flatten(0, 1).t(), grad.flatten())
-        slope = tanh.mul_(tanh).neg_().add_(1).mul_(shared.score).mul_(grad)
-        shared.to_keys[: len(slope)] += slope
-        return slope.sum(dim=1, keepdim=True).to(ctx.dtype), None, None
+            shared.to_keys, shared.to_score = torch.zeros_like(shared.matrix), torch.zeros_like(shared.matrix[:, 0])
+        rows = len(queries)
+        factors = queries, shared.matrix[:rows], shared.score, shared.mask[:rows]
+        d_queries = tanh_scores_backward(*factors, grad.squeeze(1), shared.to_keys[:rows], shared.to_score[:rows])
+        return d_queries.unsqueeze(1).to(ctx.dtype), None, None
 
 
 def stack_rows(steps: list[Tensor], rows: int) -> Tensor:

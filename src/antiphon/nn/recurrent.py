@@ -1,14 +1,15 @@
-"""One recurrent layer: a whole sequence by the library's fused kernel, or one step with the same weights."""
+"""One recurrent layer: a whole packed sequence, or one step with the same weights."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from antiphon.nn.deferred import LoopLinear
+from antiphon.nn.kernels import Cell, LoopProduct, cell_backward, cell_bias, cell_forward, column_sums, product_format
+from antiphon.nn.packing import Packing
 from antiphon.nn.state import LayerState
 
 
@@ -21,10 +22,11 @@ class RecurrentLayer(nn.Module):
         hidden: width of the state (H).
     """
 
-    def __init__(self, cell: Literal["gru", "lstm"], inputs: int, hidden: int) -> None:
+    def __init__(self, cell: Cell, inputs: int, hidden: int) -> None:
         super().__init__()
-        self.cell = cell
+        self.cell: Cell = cell
         self.hidden = hidden
+        # holds the weights, in the names and the order of gates that everyone knows
         self.rnn: nn.GRU | nn.LSTM = (nn.LSTM if cell == "lstm" else nn.GRU)(inputs, hidden, batch_first=True)
         for name, weight in self.rnn.named_parameters():
             if name.startswith("weight_hh"):
@@ -37,19 +39,30 @@ class RecurrentLayer(nn.Module):
         if cell == "lstm":  # a forget gate that starts open (Jozefowicz et al. 2015)
             self.rnn.get_parameter("bias_ih_l0").data[hidden : 2 * hidden] = 1.0
 
-    def zeros(self, like: Tensor) -> LayerState:
-        """The state before anything was read, for the rows of ``like`` (B, ...)."""
-        zero = like.new_zeros(like.shape[0], self.hidden, dtype=torch.float32)
+    def zeros(self, rows: int) -> LayerState:
+        """The state before anything was read."""
+        zero = torch.zeros(rows, self.hidden)
         return (zero, zero) if self.cell == "lstm" else (zero,)
 
-    def sequence(self, x: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
-        """All positions at once: x (B, T, I) → outputs (B, T, H) and the state after position T."""
-        parts = tuple(part.unsqueeze(0) for part in state)
-        if self.cell == "lstm":
-            outputs, (h, c) = self.rnn(x, parts)
-            return outputs, (h[0], c[0])
-        outputs, h = self.rnn(x, parts[0])
-        return outputs, (h[0],)
+    def sequence(self, x: Tensor, state: LayerState, packing: Packing) -> tuple[Tensor, LayerState]:
+        """All positions at once.
+
+        Args:
+            x: packed positions (P, I).
+            state: (B, H) each, before the first position.
+            packing: which position is where.
+
+        Returns:
+            Outputs (P, H), and each row's state after its own last position, (B, H) each, f32.
+        """
+        own = self.rnn.get_parameter
+        weights = own("weight_ih_l0"), own("weight_hh_l0"), own("bias_ih_l0"), own("bias_hh_l0")
+        ranked = [packing.by_rank(part) for part in state]
+        outputs, last = _Sequence.apply(x, ranked[0], ranked[-1], *weights, packing, self.cell)
+        last = packing.by_row(last)
+        if self.cell == "gru":
+            return outputs, (last,)
+        return outputs, (outputs.index_select(0, packing.last).float(), last)
 
     def step(self, x: Tensor, state: LayerState) -> LayerState:
         """One position: x (B, I) → the new state, whose first part is the output (B, H)."""
@@ -61,12 +74,13 @@ class RecurrentLayer(nn.Module):
         from_input = LoopLinear(own("weight_ih_l0"), own("bias_ih_l0"))
         from_state = LoopLinear(own("weight_hh_l0"), own("bias_hh_l0"))
         tokens = from_input.open(), from_state.open()
+        bias = cell_bias(self.cell, own("bias_ih_l0").detach(), own("bias_hh_l0").detach())
 
         def gru(x: Tensor, state: LayerState) -> LayerState:
-            return (_GRUStep.apply(x, state[0], from_input, from_state, *tokens),)
+            return (_Step.apply(x, state[0], state[0], from_input, from_state, bias, "gru", *tokens)[0],)
 
         def lstm(x: Tensor, state: LayerState) -> LayerState:
-            return _LSTMStep.apply(x, *state, from_input, from_state, *tokens)
+            return _Step.apply(x, *state, from_input, from_state, bias, "lstm", *tokens)
 
         return lstm if self.cell == "lstm" else gru
 
@@ -81,86 +95,146 @@ class RecurrentLayers(nn.ModuleList):
         return super().__getitem__(index)  # pyright: ignore[reportReturnType]
 
 
-class _GRUStep(torch.autograd.Function):
-    """A GRU step as one node: on a CPU a step costs its number of operations.
+class _Sequence(torch.autograd.Function):
+    """A layer over packed positions.
 
-    z = σ(a_z + b_z), r = σ(a_r + b_r), n = tanh(a_n + r b_n), h' = n + z (h − n),
-    with a (B, 3H) from the input, b (B, 3H) from the state, in the order r, z, n of the library.
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, h: Tensor, from_input: LoopLinear, from_state: LoopLinear, *_tokens: Tensor) -> Tensor:  # type: ignore[override]
-        number, hidden = from_input.matrix.dtype, h.shape[1]
-        x_used, h_used = x.to(number), h.to(number)
-        a, b = from_input.forward(x_used), from_state.forward(h_used)
-        b_new = b[:, 2 * hidden :].float()
-        gates = torch.sigmoid_((a[:, : 2 * hidden] + b[:, : 2 * hidden]).float())
-        new = torch.addcmul(a[:, 2 * hidden :].float(), gates[:, :hidden], b_new).tanh_()
-        ctx.save_for_backward(gates, new, b_new, h, x_used, h_used)
-        ctx.shared, ctx.dtype = (from_input, from_state), x.dtype
-        return torch.lerp(new, h, gates[:, hidden:])
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        gates, new, b_new, h, x_used, h_used = ctx.saved_tensors
-        from_input, from_state = ctx.shared
-        hidden = h.shape[1]
-        r, z = gates[:, :hidden], gates[:, hidden:]
-        through = grad * z
-        d_b = torch.empty(len(h), 3 * hidden)
-        d_gates, d_new = d_b[:, : 2 * hidden], (grad - through).mul_(1 - new * new)
-        torch.mul(d_new, b_new, out=d_gates[:, :hidden])
-        torch.mul(grad, h - new, out=d_gates[:, hidden:])
-        d_gates.mul_(torch.addcmul(gates, gates, gates, value=-1))
-        torch.mul(d_new, r, out=d_b[:, 2 * hidden :])
-        d_b = d_b.to(from_state.matrix.dtype)
-        d_a = d_b.clone()
-        d_a[:, 2 * hidden :] = d_new
-        d_x = from_input.backward(x_used, d_a).to(ctx.dtype)
-        d_h = through.add_(from_state.backward(h_used, d_b))
-        return d_x, d_h, None, None, None, None
-
-
-class _LSTMStep(torch.autograd.Function):
-    """An LSTM step as one node.
-
-    i, f, o = σ, g = tanh of a + b (B, 4H), in the order i, f, g, o; c' = f c + i g; h' = o tanh(c').
+    What the input brings to all gates is one product over all positions; the loop holds one product and one kernel a
+    step, over the rows that are still alive. Backward likewise: the loop gives the gradient of the gates, then the
+    weights' gradients are two products.
     """
 
     @staticmethod
     def forward(
         ctx,
         x: Tensor,
-        h: Tensor,
-        c: Tensor,
-        from_input: LoopLinear,
-        from_state: LoopLinear,
-        *_tokens: Tensor,  # type: ignore[override]
-    ) -> tuple[Tensor, Tensor]:
-        number, hidden = from_input.matrix.dtype, c.shape[1]
-        x_used, h_used = x.to(number), h.to(number)
-        gates = (from_input.forward(x_used) + from_state.forward(h_used)).float()
-        torch.sigmoid_(gates[:, : 2 * hidden])
-        torch.tanh_(gates[:, 2 * hidden : 3 * hidden])
-        torch.sigmoid_(gates[:, 3 * hidden :])
-        i, f, g, o = gates.split(hidden, dim=1)
-        cell = torch.addcmul(f * c, i, g)
-        squashed = torch.tanh(cell)
-        ctx.save_for_backward(gates, c, squashed, x_used, h_used)
-        ctx.shared, ctx.dtype = (from_input, from_state), x.dtype
-        return o * squashed, cell
+        h0: Tensor,
+        c0: Tensor,
+        w_input: Tensor,
+        w_state: Tensor,
+        b_input: Tensor,
+        b_state: Tensor,
+        packing: Packing,
+        cell: Cell,
+    ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        number, hidden, size = product_format(), h0.shape[1], packing.size
+        c0 = c0.float().contiguous()
+        x_used, w_used, first = x.to(number), w_input.to(number), h0.to(number).contiguous()
+        bias = cell_bias(cell, b_input, b_state)
+        a = torch.mm(x_used, w_used.t())
+        gates = a if cell == "lstm" else a.new_empty(size, 4 * hidden)
+        h = a.new_empty(size, hidden)
+        h[packing.real :] = 0
+        carried = torch.empty(size, hidden)
+        last = c0.clone()
+        product = LoopProduct(w_state.to(number))
+        before, counts = c0, packing.counts
+        for step, (now_a, now_gates, now, now_h) in enumerate(
+            zip(*map(packing.steps, (a, gates, carried, h)), strict=True)
+        ):
+            b = product(_rows(h, packing, step, product.grain) if step else first[: counts[0]])
+            cell_forward(cell, now_a, b, bias, before, now_gates, now, now_h)
+            ends = counts[step + 1] if step + 1 < len(counts) else 0
+            if ends < counts[step]:
+                last[ends : counts[step]] = now[ends:]
+            before = now
+        ctx.save_for_backward(x_used, w_input, w_state, gates, h, carried, first, c0)
+        ctx.packing, ctx.cell, ctx.dtype = packing, cell, x.dtype
+        return h, last
 
     @staticmethod
-    def backward(ctx, d_h: Tensor, d_cell: Tensor):  # type: ignore[override]
-        gates, c, squashed, x_used, h_used = ctx.saved_tensors
-        from_input, from_state = ctx.shared
-        i, f, g, o = gates.split(c.shape[1], dim=1)
-        d_cell = d_cell + d_h * o * (1 - squashed * squashed)
-        d_input = d_cell * g * i * (1 - i)
-        d_forget = d_cell * c * f * (1 - f)
-        d_new = d_cell * i * (1 - g * g)
-        d_output = d_h * squashed * o * (1 - o)
-        d_gates = torch.cat((d_input, d_forget, d_new, d_output), dim=1).to(from_input.matrix.dtype)
-        d_x = from_input.backward(x_used, d_gates).to(ctx.dtype)
-        d_before = from_state.backward(h_used, d_gates).float()
-        return d_x, d_before, d_cell * f, None, None, None, None
+    def backward(ctx, d_h: Tensor, d_last: Tensor):  # type: ignore[override]
+        x, w_input, w_state, gates, h, carried, first, c0 = ctx.saved_tensors
+        packing, cell, number = ctx.packing, ctx.cell, gates.dtype
+        d_h = d_h.to(number).contiguous()
+        d_carried = d_last.float().clone()
+        width = len(w_state)
+        d_a = gates.new_empty(packing.size, width)
+        d_a[packing.real :] = 0
+        d_b = d_a
+        if cell == "gru":
+            d_b = torch.empty_like(d_a)
+            d_b[packing.real :] = 0
+        product = LoopProduct(w_state.to(number).t())
+        d_state, later = None, 0
+        now_carried = packing.steps(carried)
+        by_step = zip(*map(packing.steps, (gates, d_h, d_a, d_b)), now_carried, (c0, *now_carried[:-1]), strict=True)
+        for step, (now_gates, now_d_h, now_d_a, now_d_b, now, before) in reversed(list(enumerate(by_step))):
+            cell_backward(cell, now_gates, before, now, now_d_h, d_state, later, d_carried, now_d_a, now_d_b)
+            later = packing.counts[step]
+            if step or ctx.needs_input_grad[1]:
+                d_state = product(_from(d_b, packing.spans[step][0], later, product.grain))
+        w_used = w_input.to(number)
+        d_x = torch.mm(d_a, w_used).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        d_w_input = torch.mm(d_a.t(), x).float()
+        h_before = h.new_zeros(h.shape)
+        rows = packing.counts[0]
+        h_before[:rows] = first[:rows]
+        torch.index_select(h, 0, packing.earlier(), out=h_before[rows : packing.real])
+        d_w_state = torch.mm(d_b.t(), h_before).float()
+        d_bias = column_sums(d_a)
+        d_bias_state = d_bias if cell == "lstm" else column_sums(d_b)
+        d_h0 = d_c0 = None
+        if ctx.needs_input_grad[1]:
+            assert d_state is not None
+            d_h0, d_c0 = torch.zeros_like(d_carried), d_carried
+            d_h0[:rows] = d_state[:rows]
+            if cell == "gru":  # there the two are one
+                d_h0, d_c0 = d_h0.add_(d_carried), None
+        return d_x, d_h0, d_c0, d_w_input, d_w_state, d_bias, d_bias_state, None, None
+
+
+class _Step(torch.autograd.Function):
+    """One step as one node: on a CPU a step costs its number of operations."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        x: Tensor,
+        h: Tensor,
+        carried: Tensor,
+        from_input: LoopLinear,
+        from_state: LoopLinear,
+        bias: Tensor,
+        cell: Cell,
+        *_tokens: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        number, (rows, hidden) = from_input.matrix.dtype, carried.shape
+        x_used, h_used = x.to(number), h.to(number)
+        carried = carried.contiguous()
+        a, b = from_input.product(x_used), from_state.product(h_used)
+        gates = a if cell == "lstm" else a.new_empty(rows, 4 * hidden)
+        now, output = torch.empty(rows, hidden), a.new_empty(rows, hidden)
+        cell_forward(cell, a, b, bias, carried, gates, now, output)
+        ctx.save_for_backward(gates, carried, now, x_used, h_used)
+        ctx.shared, ctx.cell, ctx.dtype = (from_input, from_state), cell, x.dtype
+        if cell == "gru":
+            ctx.mark_non_differentiable(output)
+            return now, output
+        return output.float(), now
+
+    @staticmethod
+    def backward(ctx, d_first: Tensor, d_second: Tensor):  # type: ignore[override]
+        gates, before, now, x_used, h_used = ctx.saved_tensors
+        (from_input, from_state), cell, number = ctx.shared, ctx.cell, gates.dtype
+        if cell == "gru":  # the output is the state: one gradient
+            d_h, d_carried = gates.new_zeros(now.shape), d_first.clone(memory_format=torch.contiguous_format)
+        else:
+            d_h, d_carried = d_first.to(number).contiguous(), d_second.clone(memory_format=torch.contiguous_format)
+        d_a = gates.new_empty(len(gates), len(from_state.matrix))
+        d_b = d_a if cell == "lstm" else torch.empty_like(d_a)
+        cell_backward(cell, gates, before, now, d_h, None, 0, d_carried, d_a, d_b)
+        d_x = from_input.backward(x_used, d_a).to(ctx.dtype)
+        d_state = from_state.backward(h_used, d_b).float()
+        if cell == "gru":
+            return d_x, d_state.add_(d_carried), *[None] * 7
+        return d_x, d_state, d_carried, *[None] * 6
+
+
+def _rows(h: Tensor, packing: Packing, step: int, grain: int) -> Tensor:
+    """The outputs of the step before, of the rows alive at this step; a few rows more where they come in a grain."""
+    return _from(h, packing.spans[step - 1][0], packing.counts[step], grain)
+
+
+def _from(x: Tensor, start: int, rows: int, grain: int) -> Tensor:
+    """``rows`` rows from ``start`` on, rounded up to a multiple of ``grain`` as far as there are rows."""
+    return x[start : min(start + rows + -rows % grain, len(x))]

@@ -11,6 +11,7 @@ from antiphon.data.tokenizer import PAD
 from antiphon.nn.decoder import Decoder
 from antiphon.nn.dropout import TimeConstantDropout, drop_words
 from antiphon.nn.encoder import Encoder, source_mask
+from antiphon.nn.packing import Packing
 from antiphon.nn.softmax import full_log_probs
 from antiphon.nn.state import DecoderState, Memory
 
@@ -60,41 +61,45 @@ class Seq2Seq(nn.Module):
             config,
             inputs=width,
             memory=self.encoder.width,
-            finals=config.hidden * (2 if config.bidirectional else 1),
+            finals=self.encoder.finals,
             layers=self.encoder.forwards if config.share_rnn else None,
         )
 
     def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
         """Sources (B, S) with lengths (B,) → the memory and the decoder's first state."""
-        outputs, finals = self.encoder(self._embed(self.source_embedding, src), src_len)
-        mask = source_mask(src_len, src.shape[1])
+        packing = Packing(src_len, src.shape[1])
+        packed, finals = self.encoder(self._embed(self.source_embedding, src, packing), packing)
+        outputs, mask = packing.unpack(packed), source_mask(src_len, src.shape[1])
         attention = self.decoder.attention
         memory = Memory(outputs, outputs, mask) if attention is None else attention.memory(outputs, mask)
         return memory, self.decoder.start(finals)
 
-    def features(self, src: Tensor, src_len: Tensor, tgt_in: Tensor) -> Tensor:
-        """Teacher forcing, all target positions: (B, S), (B,), (B, T) → (B, T, E), arbitrary at padding."""
+    def features(self, src: Tensor, src_len: Tensor, tgt_in: Tensor) -> tuple[Tensor, Packing]:
+        """Teacher forcing, all target positions: (B, S), (B,), (B, T) → packed features (P, E), and which is which."""
         memory, state = self.encode(src, src_len)
-        lengths = (tgt_in != PAD).sum(dim=1)
-        return self.decoder(self._embed(self.target_embedding, tgt_in), lengths, state, memory)
+        packing = Packing((tgt_in != PAD).sum(dim=1), tgt_in.shape[1])
+        return self.decoder(self._embed(self.target_embedding, tgt_in, packing), packing, state, memory), packing
 
     def step(self, y: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
         """One word y (N,) → logits (N, V), attention weights (N, S), the state after it."""
         features, weights, state = self.decoder.step(self.target_embedding(y), state, memory)
         return F.linear(features, self.softmax_weight, self.softmax_bias.squeeze(1)).float(), weights, state
 
+    @torch.no_grad()
     def log_probs(self, src: Tensor, src_len: Tensor, tgt_in: Tensor, tgt_out: Tensor) -> Tensor:
         """log P of every token of tgt_out over the full vocabulary, in nats: (B, T), 0 at padding."""
-        real = tgt_out != PAD
-        features = self.features(src, src_len, tgt_in)[real]
-        found = full_log_probs(features, tgt_out[real], self.softmax_weight, self.softmax_bias.squeeze(1))
-        return torch.zeros(tgt_out.shape).masked_scatter(real, found.float())
+        features, packing = self.features(src, src_len, tgt_in)
+        places = packing.order[: packing.real]
+        targets = tgt_out.flatten().index_select(0, places)
+        weight, bias = self.softmax_weight, self.softmax_bias.squeeze(1)
+        found = full_log_probs(features[: packing.real], targets, weight, bias)
+        return torch.zeros(tgt_out.numel()).index_copy_(0, places, found).view(tgt_out.shape)
 
-    def _embed(self, table: Embedding, ids: Tensor) -> Tensor:
-        x = table(ids)
+    def _embed(self, table: Embedding, ids: Tensor, packing: Packing) -> Tensor:
+        x = table(ids.flatten().index_select(0, packing.order))
         if self.training and self.config.word_dropout:
             x = drop_words(x, self.config.word_dropout)
-        return self.dropout(x)
+        return self.dropout(x, packing)
 
     def sparse_parameters(self) -> list[nn.Parameter]:
         """The tables that get row-sparse gradients (none with a full softmax)."""

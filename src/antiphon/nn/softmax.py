@@ -10,20 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from antiphon.nn.kernels import column_sums, cross_entropy, product_format
+
+IMPOSSIBLE = -1e30
+"""The logit of what must not be chosen."""
 LOGITS = 1 << 22
 """Logits held at once where no gradient is needed: 16 MB in f32."""
-GRAIN = 128
-"""Numbers of positions are rounded up to a multiple of this."""
-
-
-def real_positions(targets: Tensor, padding: int) -> tuple[Tensor, int]:
-    """Which of the flattened target positions (B T,) are no padding, and how many.
-
-    The index is filled up with position 0 to a multiple of 128, so that products over it have few different shapes
-    (a kernel is made, and kept, for each); whoever uses it counts only the first of its entries.
-    """
-    real = (targets != padding).nonzero().squeeze(1)
-    return F.pad(real, (0, -len(real) % GRAIN)), len(real)
 
 
 def full_loss(
@@ -40,11 +32,34 @@ def full_loss(
     Returns:
         The loss to descend and the plain negative log-likelihood, both sums in nats.
     """
-    log_probs = torch.log_softmax(F.linear(features, weight, bias).float(), dim=1)[:count]
-    nats = -log_probs.gather(1, targets[:count].unsqueeze(1)).sum()
-    if smoothing == 0.0:
-        return nats, nats.detach()
-    return (1 - smoothing) * nats - smoothing * log_probs.mean(dim=1).sum(), nats.detach()
+    return _FullLoss.apply(features, weight, bias, targets, count, smoothing)
+
+
+class _FullLoss(torch.autograd.Function):
+    """Logits become their gradient where they stand, in the forward pass: one array of (P, V), passed over once."""
+
+    @staticmethod
+    def forward(
+        ctx, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, count: int, smoothing: float
+    ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        number = product_format()
+        x, w = features.to(number), weight.to(number)
+        logits = torch.mm(x, w.t())
+        nats, smoothed = cross_entropy(logits[:count], bias.contiguous(), targets[:count], smoothing, gradient=True)
+        logits[count:] = 0
+        ctx.save_for_backward(logits, x, w)
+        ctx.dtype = features.dtype
+        total = nats.sum()
+        ctx.mark_non_differentiable(total)
+        return smoothed.sum(), total
+
+    @staticmethod
+    def backward(ctx, scale: Tensor, _):  # type: ignore[override]
+        d_logits, x, w = ctx.saved_tensors
+        d_x = (torch.mm(d_logits, w) * scale).to(ctx.dtype)
+        d_weight = torch.mm(d_logits.t(), x).float().mul_(scale)
+        d_bias = column_sums(d_logits).mul_(scale)
+        return d_x, d_weight, d_bias, None, None, None
 
 
 def full_log_probs(features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -53,8 +68,8 @@ def full_log_probs(features: Tensor, targets: Tensor, weight: Tensor, bias: Tens
     rows = max(1, LOGITS // len(weight))
     for start in range(0, len(targets), rows):
         chunk = targets[start : start + rows]
-        logits = F.linear(features[start : start + rows], weight, bias).float()
-        parts.append(logits.gather(1, chunk.unsqueeze(1)).squeeze(1) - torch.logsumexp(logits, dim=1))
+        products = F.linear(features[start : start + rows], weight)
+        parts.append(-cross_entropy(products, bias, chunk, 0.0, gradient=False)[0])
     return torch.cat(parts) if parts else features.new_zeros(0)
 
 
@@ -78,8 +93,8 @@ class LogUniformSampler:
         self._log_miss = np.log1p(-(np.log(rank + 2) - np.log(rank + 1)) / self._log_range)
         self._seed = seed
 
-    def draw(self, number: int, update: int) -> tuple[np.ndarray, np.ndarray]:
-        """`number` distinct ids (n,) and the log of every id's expected count (V,), for this update."""
+    def draw(self, number: int, update: int) -> tuple[np.ndarray, int]:
+        """`number` distinct ids (n,) for this update, and how many draws they took."""
         size = len(self._order)
         number = min(number, size)
         rng = np.random.default_rng((self._seed, update))
@@ -92,8 +107,11 @@ class LogUniformSampler:
                 break
         first.sort()
         tries = int(first[number - 1]) + 1
-        ids = self._order[drawn[first[:number]]]
-        return ids, np.log(-np.expm1(tries * self._log_miss))
+        return self._order[drawn[first[:number]]], tries
+
+    def log_expected(self, ids: np.ndarray, tries: int) -> np.ndarray:
+        """The log of the expected count of each of these ids after so many draws, f32."""
+        return np.log(-np.expm1(tries * self._log_miss[ids])).astype(np.float32)
 
 
 def sampled_loss(
@@ -114,16 +132,59 @@ def sampled_loss(
     Args:
         features: (P, E). targets: (P,) ids. weight, bias: (V, E), (V, 1).
         count: how many of the P, from the first on, count.
-        sampled: (n,) distinct ids. log_expected: (V,).
+        sampled: (n,) distinct ids.
+        log_expected: (P + n,) f32, of the targets and of the sampled.
 
     Returns:
         The sum over positions in nats (of the sampled problem: not comparable with a full softmax).
     """
-    rows, where = torch.unique(torch.cat((targets, sampled)), return_inverse=True)
-    w = F.embedding(rows, weight, sparse=True)
-    b = F.embedding(rows, bias, sparse=True).squeeze(1) - log_expected[rows].float()
-    of_targets, of_samples = where[: len(targets)], where[len(targets) :]
-    true_logits = (features.float() * w.index_select(0, of_targets)).sum(dim=1) + b.index_select(0, of_targets)
-    logits = F.linear(features, w.index_select(0, of_samples)).float() + b.index_select(0, of_samples)
-    logits = logits.masked_fill(targets.unsqueeze(1) == sampled.unsqueeze(0), float("-inf"))
-    return (torch.logaddexp(true_logits, torch.logsumexp(logits, dim=1)) - true_logits)[:count].sum()
+    return _SampledLoss.apply(features, weight, bias, targets, count, sampled, log_expected)
+
+
+class _SampledLoss(torch.autograd.Function):
+    """The sampled problem as a softmax of n + 1 words, the last of them each position's own."""
+
+    @staticmethod
+    def forward(
+        ctx,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        count: int,
+        sampled: Tensor,
+        log_expected: Tensor,
+    ) -> Tensor:  # type: ignore[override]
+        number, n = product_format(), len(sampled)
+        rows = torch.cat((targets, sampled))
+        w = weight.index_select(0, rows)
+        shift = bias.index_select(0, rows).squeeze(1) - log_expected
+        of_targets, of_samples = w[: len(targets)], w[len(targets) :].to(number)
+        x = features.to(number)
+        products = x.new_empty(len(targets), n + 1)
+        products[:, :n] = torch.mm(x, of_samples.t())
+        products[:, :n].masked_fill_(targets.unsqueeze(1) == sampled.unsqueeze(0), IMPOSSIBLE)
+        products[:, n] = torch.linalg.vecdot(features.float(), of_targets) + shift[: len(targets)]
+        shift = torch.cat((shift[len(targets) :], shift.new_zeros(1)))
+        own = torch.full((count,), n)
+        nats, _ = cross_entropy(products[:count], shift, own, 0.0, gradient=True)
+        products[count:] = 0
+        ctx.save_for_backward(products, features, x, of_targets, of_samples, rows)
+        ctx.shapes, ctx.count = (weight.shape, bias.shape), count
+        return nats.sum()
+
+    @staticmethod
+    def backward(ctx, scale: Tensor):  # type: ignore[override]
+        grad, features, x, of_targets, of_samples, rows = ctx.saved_tensors
+        count, n = ctx.count, len(of_samples)
+        to_samples, to_target = grad[:, :n].contiguous(), grad[:, n:].float()
+        d_x = (torch.mm(to_samples, of_samples).float() + to_target * of_targets) * scale
+        touched = torch.cat((rows[:count], rows[len(x) :])).unsqueeze(0)
+        d_targets = to_target[:count] * features[:count].float()
+        d_rows = torch.cat((d_targets, torch.mm(to_samples.t(), x).float())).mul_(scale)
+        d_shift = torch.cat((to_target[:count], column_sums(to_samples).unsqueeze(1))).mul_(scale)
+        d_weight, d_bias = (
+            torch.sparse_coo_tensor(touched, values, shape, check_invariants=False)
+            for values, shape in zip((d_rows, d_shift), ctx.shapes, strict=True)
+        )
+        return d_x.to(features.dtype), d_weight, d_bias, None, None, None, None

@@ -14,16 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from antiphon.config import Config, load_config
 from antiphon.data.batches import Batch
 from antiphon.data.pairs import Card, Corpus, read_corpus
-from antiphon.data.tokenizer import PAD
 from antiphon.errors import FolderError, UsageError
 from antiphon.nn.engine import copy_weights
+from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.nn.softmax import LogUniformSampler, full_loss, real_positions, sampled_loss
+from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
@@ -216,6 +217,8 @@ class _Trainer:
 
     def run(self) -> Run:
         self._tell(self._started())
+        if not compiled():
+            self._tell(Warned(self._position.update, "no C compiler: training is slower; install gcc, or set CC"))
         reason = self._budget_spent() or self._descend()
         position = self._position
         position.finished = not self._interrupted.is_set()
@@ -435,15 +438,16 @@ def batch_loss(
         torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
     )
     with products_in(precision):
-        real, count = real_positions(tgt_out.flatten(), PAD)
-        targets = tgt_out.flatten().index_select(0, real)
-        features = model.features(src, src_len, tgt_in).flatten(0, 1).index_select(0, real)
+        features, packing = model.features(src, src_len, tgt_in)
+        targets, count = tgt_out.flatten().index_select(0, packing.order), packing.real
         weight, bias = model.softmax_weight, model.softmax_bias
         if sampler is None:
             loss, nats = full_loss(features, targets, count, weight, bias.squeeze(1), config.train.label_smoothing)
         else:
-            ids, log_expected = (torch.from_numpy(array) for array in sampler.draw(config.train.samples, update))
-            loss = sampled_loss(features, targets, count, weight, bias, ids, log_expected)
+            ids, tries = sampler.draw(config.train.samples, update)
+            expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
+            drawn = torch.from_numpy(ids), torch.from_numpy(expected)
+            loss = sampled_loss(features, targets, count, weight, bias, *drawn)
             nats = loss.detach()
     return loss / max(count, 1), float(nats), count
 

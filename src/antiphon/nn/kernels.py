@@ -1,0 +1,352 @@
+"""The small C kernels of `kernels.c`, or the same in PyTorch's operations where there is no C compiler.
+
+Each kernel does in one pass over memory what would be ten operations of PyTorch; a law test holds both equal. The
+library is built once per machine, compiler and release (a second or two), and kept in the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Cell = Literal["gru", "lstm"]
+
+# What -ffast-math brings, but for its ignorance of infinities and NaN, which training must see.
+_FLAGS = [
+    "-O3",
+    "-fopenmp",
+    "-fPIC",
+    "-std=gnu11",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fno-signed-zeros",
+    "-fassociative-math",
+    "-freciprocal-math",
+]
+
+
+def compiled() -> bool:
+    """Whether the C kernels are in use."""
+    return _library() is not None
+
+
+def product_format() -> torch.dtype:
+    """The number format of matrix products: autocast's."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+
+
+def column_sums(x: Tensor) -> Tensor:
+    """Σ over the rows of x (P, D) → (D,) f32. As a product: PyTorch's own sum of bf16 would widen all of x first."""
+    return torch.mm(x.new_ones(1, len(x)), x)[0].float()
+
+
+def cell_forward(
+    cell: Cell, a: Tensor, b: Tensor, bias: Tensor, before: Tensor, gates: Tensor, carried: Tensor, h: Tensor
+) -> None:
+    """What a step does after its products; fills gates, carried and h.
+
+    Args:
+        cell: GRU (r = σ(a_r + b_r), z = σ(a_z + b_z), n = tanh(a_n + r b_n), h = n + z (h − n)) or LSTM
+            (i, f, o = σ, g = tanh of a + b; c = f c + i g; h = o tanh(c)); gates in the library's order.
+        a, b: (n, 3H or 4H) what the input and the state before bring, f32 or bf16, without bias; b may have more rows.
+        bias: (4H,) f32, from `cell_bias`.
+        before: (n or more, H) f32, the state (GRU) or the cell state (LSTM) before.
+        gates: (n, 4H) as ``a``, what the backward pass needs; an LSTM's may be ``a`` itself.
+        carried: (n, H) f32, as ``before``, after the step.
+        h: (n, H) as ``a``, the output.
+    """
+    library, rows, hidden = _library(), *h.shape
+    if library is None:
+        _forward_in_torch(cell, a, b[:rows], bias, before[:rows], gates, carried, h)
+    else:
+        _of(library, f"{cell}_forward", a)(rows, hidden, *map(_at, (a, b, bias, before, gates, carried, h)))
+
+
+def cell_bias(cell: Cell, b_input: Tensor, b_state: Tensor) -> Tensor:
+    """The two biases (3H or 4H) of a layer as `cell_forward` wants them: (4H,)."""
+    if cell == "lstm":
+        return b_input + b_state
+    # the new gate takes what the state brings times r: the state's bias stays apart there
+    hidden = len(b_input) // 3
+    return torch.cat((b_input[: 2 * hidden] + b_state[: 2 * hidden], b_input[2 * hidden :], b_state[2 * hidden :]))
+
+
+def cell_backward(
+    cell: Cell,
+    gates: Tensor,
+    before: Tensor,
+    carried: Tensor,
+    d_h: Tensor,
+    d_state: Tensor | None,
+    later: int,
+    d_carried: Tensor,
+    d_a: Tensor,
+    d_b: Tensor,
+) -> None:
+    """The gradient of `cell_forward`; fills d_a and d_b (for an LSTM they are one tensor).
+
+    Args:
+        cell, gates, before, carried: as `cell_forward` had and left them.
+        d_h: (n, H) as ``gates``, the gradient of the output from above.
+        d_state: (later or more, H) as ``gates``, that of the first ``later`` rows' output from the step after.
+        later: see there, at most n.
+        d_carried: (n or more, H) f32, that of ``carried``; becomes that of ``before`` without the product's part.
+        d_a, d_b: (n, 3H or 4H) as ``gates``.
+    """
+    library, rows, hidden = _library(), *d_h.shape
+    if library is None:
+        d = d_h.float().clone()
+        if d_state is not None:
+            d[:later] += d_state[:later].float()
+        _backward_in_torch(cell, gates, before[:rows], carried, d, d_carried[:rows], d_a, d_b)
+        return
+    after = None if d_state is None else d_state.data_ptr()
+    if cell == "lstm":
+        fixed = map(_at, (gates, before, carried, d_h))
+        _of(library, "lstm_backward", d_h)(rows, later, hidden, *fixed, after, _at(d_carried), _at(d_a))
+    else:
+        fixed = map(_at, (gates, before, d_h))
+        out = map(_at, (d_carried, d_a, d_b))
+        _of(library, "gru_backward", d_h)(rows, later, hidden, *fixed, after, *out)
+
+
+def tanh_scores(q: Tensor, keys: Tensor, score: Tensor, mask: Tensor) -> Tensor:
+    """score · tanh(q + k), 0 where the mask is False: q (n, A), keys (n, S, A), score (A,), mask (n, S) → (n, S)."""
+    library, (rows, positions, width) = _library(), keys.shape
+    if library is None:
+        return (torch.tanh(keys + q.unsqueeze(1)) @ score).masked_fill_(~mask, 0.0)
+    out = torch.empty(rows, positions)
+    library.tanh_scores(rows, positions, width, *map(_at, (q, keys, score, mask, out)))
+    return out
+
+
+def tanh_scores_backward(
+    q: Tensor, keys: Tensor, score: Tensor, mask: Tensor, d_scores: Tensor, d_keys: Tensor, d_score: Tensor
+) -> Tensor:
+    """The gradient of `tanh_scores`, from d_scores (n, S): that of q is returned (n, A); d_keys (n, S, A) and
+    d_score (n, A), whose sum over rows is the score's, are added to."""
+    library, (rows, positions, width) = _library(), keys.shape
+    if library is None:
+        tanh, grad = torch.tanh(keys + q.unsqueeze(1)), d_scores.masked_fill(~mask, 0.0).unsqueeze(2)
+        d_score += (grad * tanh).sum(1)
+        slope = grad * score * (1 - tanh * tanh)
+        d_keys += slope
+        return slope.sum(1)
+    d_q, d_scores = torch.empty(rows, width), d_scores.contiguous()
+    library.tanh_scores_backward(
+        rows, positions, width, *map(_at, (q, keys, score, mask, d_scores, d_q, d_keys, d_score))
+    )
+    return d_q
+
+
+def cross_entropy(
+    products: Tensor, bias: Tensor, targets: Tensor, smoothing: float, *, gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """−log softmax of each row at its target, and the loss with label smoothing (Szegedy et al. 2016).
+
+    Args:
+        products: (n, V), the logits without their bias; the logits' gradient takes their place, if one is wanted.
+        bias: (V,) f32.
+        targets: (n,) ids.
+        smoothing: 0..1.
+        gradient: whether it is wanted.
+
+    Returns:
+        Plain and smoothed, (n,) f32 each, in nats.
+    """
+    library, (rows, size) = _library(), products.shape
+    if library is None:
+        log_probs = torch.log_softmax(products.float() + bias, dim=1)
+        nats = -log_probs.gather(1, targets.unsqueeze(1)).squeeze(1)
+        smoothed = (1 - smoothing) * nats - smoothing * log_probs.mean(1)
+        if gradient:
+            probs = log_probs.exp_().sub_(smoothing / size)
+            products.copy_(probs.scatter_add_(1, targets.unsqueeze(1), probs.new_full((rows, 1), smoothing - 1)))
+        return nats, smoothed
+    nats, smoothed = torch.empty(rows), torch.empty(rows)
+    fixed = map(_at, (products, bias, targets))
+    _of(library, "cross_entropy", products)(rows, size, *fixed, smoothing, int(gradient), _at(nats), _at(smoothed))
+    return nats, smoothed
+
+
+class LoopProduct:
+    """x → x Wᵀ for a loop over steps with ever fewer rows: W is laid out once as the processor likes it.
+
+    Args:
+        weight: (O, I), f32 or bf16.
+    """
+
+    GRAIN = 8
+    """Rows are rounded up to this, where a kernel is made and kept for each number of rows."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self._packed = self._turned = None
+        self.grain = 1
+        if weight.dtype == torch.bfloat16:
+            self.grain = self.GRAIN
+            try:
+                self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, 64)
+                self._product = torch.ops.mkldnn._linear_pointwise.default
+                return
+            except (AttributeError, RuntimeError, NotImplementedError):
+                pass  # a build without oneDNN
+        self._turned = weight.t().contiguous()  # few rows: MKL is up to twice as fast with it
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x (n, I) → (n, O)."""
+        if self._turned is not None:
+            return torch.mm(x, self._turned)
+        return self._product(x, self._packed, None, "none", [], "")
+
+
+def _forward_in_torch(
+    cell: Cell, a: Tensor, b: Tensor, bias: Tensor, before: Tensor, gates: Tensor, carried: Tensor, h: Tensor
+) -> None:
+    hidden = h.shape[1]
+    if cell == "lstm":
+        i, f, g, o = (a.float() + b.float() + bias).split(hidden, dim=1)
+        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        torch.addcmul(f * before, i, g, out=carried)
+        h.copy_(o * carried.tanh())
+        gates.copy_(torch.cat((i, f, g, o), dim=1))
+        return
+    both = 2 * hidden
+    r, z = (a[:, :both].float() + b[:, :both].float() + bias[:both]).sigmoid().split(hidden, dim=1)
+    q = b[:, both:].float() + bias[3 * hidden :]
+    new = torch.addcmul(a[:, both:].float() + bias[both : 3 * hidden], r, q).tanh()
+    carried.copy_(torch.lerp(new, before, z))
+    h.copy_(carried)
+    gates.copy_(torch.cat((r, z, new, q), dim=1))
+
+
+def _backward_in_torch(
+    cell: Cell,
+    gates: Tensor,
+    before: Tensor,
+    carried: Tensor,
+    d: Tensor,
+    d_carried: Tensor,
+    d_a: Tensor,
+    d_b: Tensor,
+) -> None:
+    first, second, third, fourth = gates.float().split(d.shape[1], dim=1)
+    if cell == "lstm":
+        i, f, g, o = first, second, third, fourth
+        t = carried.tanh()
+        d_cell = d_carried + d * o * (1 - t * t)
+        parts = d_cell * g * i * (1 - i), d_cell * before * f * (1 - f), d_cell * i * (1 - g * g), d * t * o * (1 - o)
+        d_a.copy_(torch.cat(parts, dim=1))
+        d_carried.copy_(d_cell * f)
+        return
+    r, z, new, q = first, second, third, fourth
+    d = d + d_carried
+    d_new = d * (1 - z) * (1 - new * new)
+    d_r, d_z = d_new * q * r * (1 - r), d * (before - new) * z * (1 - z)
+    d_a.copy_(torch.cat((d_r, d_z, d_new), dim=1))
+    d_b.copy_(torch.cat((d_r, d_z, d_new * r), dim=1))
+    d_carried.copy_(d * z)
+
+
+def _at(tensor: Tensor) -> int:
+    return tensor.data_ptr()
+
+
+def _of(library: ctypes.CDLL, name: str, number: Tensor) -> Callable[..., None]:
+    return getattr(library, name + ("_bf16" if number.dtype == torch.bfloat16 else "_f32"))
+
+
+_ARGUMENTS = {
+    "lstm_forward": "nnppppppp",
+    "lstm_backward": "nnnppppppp",
+    "gru_forward": "nnppppppp",
+    "gru_backward": "nnnppppppp",
+    "cross_entropy": "nnpppfnpp",
+    "tanh_scores": "nnnppppp",
+    "tanh_scores_backward": "nnnpppppppp",
+}
+_TYPES = {"n": ctypes.c_int, "p": ctypes.c_void_p, "f": ctypes.c_float}
+
+
+@functools.cache
+def _library() -> ctypes.CDLL | None:
+    """The library, built if need be; None without a compiler, or with ``ANTIPHON_KERNELS=torch``."""
+    if os.environ.get("ANTIPHON_KERNELS") == "torch" or platform.system() != "Linux":
+        return None  # elsewhere the way to share PyTorch's threads is untried
+    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
+    if compiler is None:
+        return None
+    source = resources.files("antiphon.nn").joinpath("kernels.c").read_text(encoding="utf-8")
+    flags = [*_FLAGS, *_machine_flags()]
+    try:
+        path = _cache() / f"kernels-{_key(source, compiler, flags)}.so"
+        if not path.exists():
+            _build(source, compiler, flags, path)
+        library = ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError):
+        return None
+    for name, arguments in _ARGUMENTS.items():
+        for number in ("",) if name.startswith("tanh") else ("_f32", "_bf16"):
+            function = getattr(library, name + number)
+            function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], None
+    return library
+
+
+def _machine_flags() -> list[str]:
+    """This processor's instructions, or fewer where PyTorch was told to use fewer (``ATEN_CPU_CAPABILITY``)."""
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return []
+    asked = os.environ.get("ATEN_CPU_CAPABILITY")
+    if asked is None:
+        return ["-march=native", "-mprefer-vector-width=512"]
+    return ["-march=x86-64-v3"] if asked == "avx2" else ["-march=native"] if asked.startswith("avx512") else []
+
+
+def _key(source: str, compiler: str, flags: list[str]) -> str:
+    """What the library depends on: the source, the compiler, the flags and, since they name it, the processor."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=True).stdout
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = [platform.processor()]
+    processor = "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
+    parts = "\0".join((source, " ".join(flags), version.decode(errors="replace"), processor, torch.__version__))
+    return hashlib.sha256(parts.encode()).hexdigest()[:20]
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = Path(base) / "antiphon"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
+            return folder
+    except OSError:
+        pass
+    return Path(tempfile.mkdtemp(prefix="antiphon-"))
+
+
+def _build(source: str, compiler: str, flags: list[str], path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        text, thing, library = (Path(scratch) / f"kernels.{ending}" for ending in ("c", "o", "so"))
+        text.write_text(source, encoding="utf-8")
+        commands = (
+            [compiler, *flags, "-c", str(text), "-o", str(thing)],
+            # without -fopenmp: a second OpenMP library would bring a second pool of threads, fighting the first
+            [compiler, "-shared", str(thing), "-lm", "-o", str(library)],
+        )
+        for command in commands:
+            subprocess.run(command, capture_output=True, timeout=120, check=True)
+        os.replace(library, path)
