@@ -21,17 +21,18 @@ FLOORS = {
     "metrics": 1,
     "presets": 1,
     "data": 2,
-    "runtime": 3,
     "search": 3,
-    "nn": 4,
-    "model": 5,
-    "evaluation": 6,
-    "training": 6,
-    "__init__": 7,
-    "faces": 8,
-    "__main__": 9,
+    "runtime": 4,
+    "nn": 5,
+    "model": 6,
+    "evaluation": 7,
+    "training": 7,
+    "export": 7,
+    "__init__": 8,
+    "faces": 9,
+    "__main__": 10,
 }
-TORCH_MAY_LIVE_IN = {"nn", "training"}
+TORCH_MAY_LIVE_IN = {"nn", "training", "export"}
 
 
 def modules():

@@ -166,6 +166,20 @@ def test_our_layers_and_steps_are_the_librarys(cell, compiled, monkeypatch):
 
 
 @pytest.mark.parametrize("cell", CELLS)
+def test_a_row_without_positions_keeps_its_state(cell):
+    torch.manual_seed(0)
+    layer = RecurrentLayer(cell, 5, 7)
+    x = torch.randn(4, 2, 5)
+    start = tuple(torch.randn(4, 7, requires_grad=True) for _ in layer.zeros(4))
+    packing = Packing(torch.tensor([0, 2, 0, 1]), 2)
+    outputs, state = layer.sequence(packing.pack(x), start, packing)
+    torch.testing.assert_close(state[-1][[0, 2]], start[-1][[0, 2]])
+    (outputs[: packing.real].sum() + state[-1].sum()).backward()
+    torch.testing.assert_close(start[-1].grad[[0, 2]], torch.ones(2, 7))
+    assert not packing.unpack(outputs)[0].any()
+
+
+@pytest.mark.parametrize("cell", CELLS)
 def test_products_in_bf16_stay_near_those_in_f32(cell):
     torch.manual_seed(0)
     layer = RecurrentLayer(cell, 32, 48)

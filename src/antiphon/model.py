@@ -13,7 +13,7 @@ import numpy as np
 from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from antiphon.errors import MissingExtraError, UsageError
-from antiphon.runtime.folder import read_config, read_tokenizers
+from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
 from antiphon.search import Engine, Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
 
 END = "</s>"
@@ -237,10 +237,14 @@ class Model:
             yield before[len(given) :]
 
 
-def load(folder: str | Path) -> Model:
-    """The model in a run folder or an exported folder.
+def load(folder: str | Path, *, threads: int | None = None) -> Model:
+    """The model in an exported folder or a run folder.
 
-    Runs no code of the folder's, and reads no more than a bounded amount of its config and tokenizer.
+    Runs no code of the folder's, and uses a bounded amount of memory whatever is in it.
+
+    Args:
+        folder: what `antiphon export` or `antiphon train` made.
+        threads: of an exported model; None: 1, which is best for few sentences at a time.
 
     Raises:
         FolderError: it does not exist, is no model folder, is damaged, or was made by a newer Antiphon.
@@ -249,16 +253,19 @@ def load(folder: str | Path) -> Model:
     folder = Path(folder).expanduser()
     config, _ = read_config(folder)
     source_tokenizer, target_tokenizer = read_tokenizers(folder)
+    sizes = {"source_vocabulary": source_tokenizer.size, "target_vocabulary": target_tokenizer.size}
+    if (folder / GRAPHS).is_dir():
+        from antiphon.runtime import onnx_engine
+
+        engine: Engine = onnx_engine.load_engine(folder, config, **sizes, threads=threads or onnx_engine.THREADS)
+        return Model(engine, source_tokenizer, target_tokenizer, config, folder)
     try:
         runner = importlib.import_module("antiphon.nn.engine")
     except ModuleNotFoundError as error:
-        if error.name != "torch":
+        if error.name not in ("torch", "safetensors"):
             raise
         raise MissingExtraError("answering with a model that is not exported", "train") from None
-    engine = runner.load_engine(
-        folder, config.model, source_vocabulary=source_tokenizer.size, target_vocabulary=target_tokenizer.size
-    )
-    return Model(engine, source_tokenizer, target_tokenizer, config, folder)
+    return Model(runner.load_engine(folder, config.model, **sizes), source_tokenizer, target_tokenizer, config, folder)
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:

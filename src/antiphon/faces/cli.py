@@ -18,7 +18,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
 from antiphon.config import load_config, parse_config
-from antiphon.errors import AntiphonError, DataError, SaveError, UsageError
+from antiphon.errors import AntiphonError, DataError, MissingExtraError, SaveError, UsageError
 from antiphon.faces.knobs import (
     BareSearchFlags,
     DataFlags,
@@ -384,6 +384,33 @@ def chat(
 
 
 @app.command(sort_key=6)
+def export(
+    run: Annotated[str, Parameter(name="RUN")],
+    /,
+    *,
+    out: Path,
+) -> None:
+    """Make a model folder that answers without PyTorch.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    out
+        The model folder to make.
+    """
+    try:
+        from antiphon.export.folder import export as write
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("onnx", "safetensors"):
+            raise
+        raise MissingExtraError("exporting", "train") from None
+    made = write(run, out)
+    note(f"{made.folder}: {made.size / 1e6:.1f} MB; no log-probability differs by more than {made.difference:.1g} nats")
+    note(f'try it: antiphon predict {made.folder} "some text"')
+
+
+@app.command(sort_key=7)
 def inspect(
     path: Annotated[str, Parameter(name="DATA|RUN|MODEL")],
     /,

@@ -52,8 +52,8 @@ class Packing:
         """(P,) the place of each packed position in the flattened rectangle."""
         ranks = np.empty_like(ranked)
         ranks[ranked] = np.arange(len(ranked))
-        self.last = torch.from_numpy(starts[np.maximum(of_row, 1) - 1] + ranks)
-        """(B,) the packed position of each row's last real one."""
+        self.last = torch.from_numpy(np.where(of_row > 0, starts[np.maximum(of_row, 1) - 1] + ranks, 0))
+        """(B,) the packed position of each row's last real one; 0 for a row without any."""
 
     def reversal(self) -> Tensor:
         """(P,) an index, its own inverse, that reverses each row within its length."""

@@ -3,6 +3,7 @@
 config.json          every knob, version, facts of the data
 tokenizer.json       or source.tokenizer.json and target.tokenizer.json
 model.safetensors    the best averaged weights
+onnx/                encoder.onnx and step.onnx: an exported model, which needs no PyTorch
 state.safetensors    weights, optimizer, random state and counters to go on from
 log.jsonl            the events of training, one a line
 ids/                 the corpus as memory-mapped token ids
@@ -33,6 +34,9 @@ STATE = "state.safetensors"
 LOG = "log.jsonl"
 IDS = "ids"
 CARD = "README.md"
+GRAPHS = "onnx"
+ENCODER = "encoder.onnx"
+STEP = "step.onnx"
 LOCK = ".lock"
 LARGEST_CONFIG = 1 << 20
 """Bytes beyond which a config.json is taken for an attack."""

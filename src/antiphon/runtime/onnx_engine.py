@@ -1,0 +1,124 @@
+"""ONNX Runtime as the engine of a search: an exported model answers without PyTorch."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from antiphon.config import Config
+from antiphon.data.tokenizer import PAD
+from antiphon.errors import FolderError
+from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
+from antiphon.runtime.onnx_file import read_onnx
+from antiphon.search.step import StepOutput
+
+THREADS = 1
+"""By default: the products of a step are small, and waking a second thread costs more than it saves."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Arrays by name, each with the rows of the batch first."""
+
+    values: dict[str, np.ndarray]
+
+    def select(self, rows: np.ndarray) -> Arrays:
+        """The given rows, in the given order."""
+        return Arrays({name: value.take(rows, axis=0) for name, value in self.values.items()})
+
+
+class OnnxEngine:
+    """Implements `antiphon.search.step.Engine` over two graphs. Thread-safe: nothing is kept between calls.
+
+    Args:
+        encoder: the encoder's session.
+        step: the decoder step's session.
+        vocabulary: V of the target.
+    """
+
+    def __init__(
+        self, encoder: onnxruntime.InferenceSession, step: onnxruntime.InferenceSession, vocabulary: int
+    ) -> None:
+        self.vocabulary = vocabulary
+        self._encoder, self._step = encoder, step
+        self._from_encoder = [output.name for output in encoder.get_outputs()]
+        self._from_step = [output.name.removesuffix("_after") for output in step.get_outputs()]
+        asked = {value.name: value for value in step.get_inputs()}
+        self._memory = [name for name in ("keys", "values") if name in asked]
+        self._state = [name for name in asked if name not in ("y", "k", "wanted", "mask", *self._memory)]
+        self._context = int(asked["context"].shape[1]) if "context" in asked else 0
+
+    def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Arrays, Arrays]:
+        """src (N, S), src_len (N,) → memory and first state."""
+        made = self._encoder.run(None, {"src": src, "src_len": src_len})
+        found = dict(zip(self._from_encoder, made, strict=True))
+        if self._context:
+            found["context"] = np.zeros((len(src), self._context), np.float32)
+        memory = {name: found[name] for name in self._memory}
+        memory["mask"] = np.arange(src.shape[1]) < src_len[:, None]
+        return Arrays(memory), Arrays({name: found[name] for name in self._state})
+
+    def step(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int) -> StepOutput:
+        """y (N,) → the k likeliest next tokens, sorted, with their log-probabilities."""
+        found = self._run(y, state, memory, k, y)
+        after = Arrays({name: found[name] for name in self._state})
+        return StepOutput(found["log_probs"], found["ids"], found["attention"], after)
+
+    def score(self, src: np.ndarray, src_len: np.ndarray, tgt_in: np.ndarray, tgt_out: np.ndarray) -> np.ndarray:
+        """log P of every token of tgt_out: (N, T) nats, 0 at padding."""
+        memory, state = self.encode(src, src_len)
+        scores = np.zeros(tgt_out.shape, np.float32)
+        rows = np.arange(len(src))
+        for t in range(tgt_out.shape[1]):
+            going = np.flatnonzero(tgt_out[rows, t] != PAD)
+            if len(going) < len(rows):  # rows that have ended leave
+                rows, memory, state = rows[going], memory.select(going), state.select(going)
+            if not len(rows):
+                break
+            found = self._run(tgt_in[rows, t], state, memory, 1, tgt_out[rows, t])
+            scores[rows, t] = found["wanted_log_prob"]
+            state = Arrays({name: found[name] for name in self._state})
+        return scores
+
+    def _run(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
+        asked = {"y": y, "k": np.array([min(k, self.vocabulary)]), "wanted": wanted, **memory.values, **state.values}
+        return dict(zip(self._from_step, self._step.run(None, asked), strict=True))
+
+
+def load_engine(
+    folder: Path, config: Config, *, source_vocabulary: int, target_vocabulary: int, threads: int = THREADS
+) -> OnnxEngine:
+    """The engine of an exported folder.
+
+    Raises:
+        FolderError: a graph is missing, damaged, belongs to another model, or is none that Antiphon makes.
+    """
+    model = config.model
+    widths = (8 * model.hidden, 8 * (model.encoder_hidden or 0), 4 * model.embedding)
+    longest = max(source_vocabulary, target_vocabulary, *widths)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.log_severity_level = 4  # what is wrong is told by the exception
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    sessions = []
+    for name in (ENCODER, STEP):
+        path = folder / GRAPHS / name
+        content = read_onnx(path, longest=longest)
+        try:
+            sessions.append(onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
+        except Exception as error:  # onnxruntime has an exception type for every kind of fault, without a common base
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise FolderError(f"damaged graph ({first:.120})", where=str(path), cure="export it again") from None
+    engine = OnnxEngine(*sessions, target_vocabulary)
+    src, src_len = np.array([[3, 2]]), np.array([2])
+    with contextlib.suppress(KeyError, RuntimeError, ValueError):
+        found = engine.score(src, src_len, np.array([[1]]), np.array([[target_vocabulary - 1]]))
+        if np.isfinite(found).all():
+            return engine
+    raise FolderError(
+        "the graphs do not fit the config and the tokenizer", where=str(folder / GRAPHS), cure="export it again"
+    )

@@ -1,0 +1,244 @@
+"""An exported model says what the run says, without PyTorch; a graph from a stranger is refused or harmless."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from safetensors.numpy import load_file
+
+import antiphon
+from antiphon.config import Config, SearchConfig
+from antiphon.errors import AntiphonError, FolderError
+from antiphon.export.folder import export
+from antiphon.export.graph import encoder_graph, step_graph
+from antiphon.nn.engine import TorchEngine
+from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
+from antiphon.runtime.onnx_engine import load_engine
+from antiphon.search import beam, greedy
+from antiphon.training.checkpoint import save_weights
+from test_laws import EVERY, SRC, SRC_LEN, TGT_IN, TGT_OUT, make
+
+SIZES = {"source_vocabulary": 20, "target_vocabulary": 20}
+
+
+def engines(cell, attention, feed, shape, folder: Path):
+    model = make(cell, attention, feed, shape)
+    for parameter in model.parameters():  # far from the start, where everything is nearly alike
+        parameter.data.normal_(0, 0.4)
+    save_weights(folder, {name: p.detach() for name, p in model.named_parameters()})
+    config, weights = Config(model=model.config), load_file(folder / "model.safetensors")
+    (folder / GRAPHS).mkdir()
+    onnx.save(encoder_graph(config, weights), folder / GRAPHS / ENCODER)
+    onnx.save(step_graph(config, weights), folder / GRAPHS / STEP)
+    return load_engine(folder, config, **SIZES), TorchEngine(model)
+
+
+@pytest.mark.parametrize(("cell", "attention", "feed", "shape"), EVERY)
+def test_the_graphs_compute_what_pytorch_computes(cell, attention, feed, shape, tmp_path):
+    ours, theirs = engines(cell, attention, feed, shape, tmp_path)
+    arrays = [tensor.numpy() for tensor in (SRC, SRC_LEN, TGT_IN, TGT_OUT)]
+    np.testing.assert_allclose(ours.score(*arrays), theirs.score(*arrays), atol=1e-4)
+    limits = np.full(3, 9)
+    for search in (greedy, beam):
+        config = SearchConfig(beam=4, nbest=3)
+        found = [search(engine, arrays[0], arrays[1], config, limits) for engine in (ours, theirs)]
+        for one, other in zip(*found, strict=True):
+            assert [h.ids for h in one] == [h.ids for h in other]
+            for mine, yours in zip(one, other, strict=True):
+                assert mine.score == pytest.approx(yours.score, abs=1e-4)
+                np.testing.assert_allclose(mine.attention, yours.attention, atol=1e-4)
+
+
+def test_no_size_is_frozen(tmp_path):
+    ours, theirs = engines("lstm", "dot", False, "two ways", tmp_path)
+    rng = np.random.default_rng(1)
+    for rows, longest in ((1, 1), (1, 50), (17, 9), (64, 3)):
+        lengths = rng.integers(1, longest + 1, rows)
+        src = rng.integers(3, 20, (rows, longest))
+        found = []
+        for engine in (ours, theirs):
+            memory, state = engine.encode(src, lengths)
+            out = engine.step(np.full(rows, 1), state, memory, 5)
+            found.append(engine.step(out.ids[:, 0], out.state, memory, 3))
+        np.testing.assert_array_equal(found[0].ids, found[1].ids)
+        np.testing.assert_allclose(found[0].log_probs, found[1].log_probs, atol=1e-4)
+    rows = np.array([2, 0, 0])
+    memory, state = ours.encode(src, lengths)
+    picked = ours.step(np.array([5, 6, 7]), state.select(rows), memory.select(rows), 2)
+    assert picked.ids.shape == (3, 2)
+
+
+# --- folders -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    words = ["one two", "two three", "three one", "four", "one four two"] * 8
+    lines = [f"{text}\t{' '.join(reversed(text.split()))}" for text in words]
+    (folder / "pairs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    knobs = {
+        "data": {"tokenizer": "word", "vocabulary": 50},
+        "model": {"embedding": 8, "hidden": 12, "encoder_hidden": 8, "dropout": 0.0},
+        "train": {"max_updates": 30, "warmup": 2},
+    }
+    antiphon.train(folder / "pairs.tsv", out=folder / "run", knobs=knobs)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def exported(run: Path) -> Path:
+    made = export(run, run.parent / "exported")
+    assert made.difference < 1e-4
+    return made.folder
+
+
+def test_an_exported_model_answers_as_the_run_does(run, exported):
+    one, other = antiphon.load(run), antiphon.load(exported)
+    texts = ["one two three", "four one", "", "what is this", "one " * 100]
+    for mine, yours in zip(one.predict(texts), other.predict(texts), strict=True):
+        assert (mine.text, mine.tokens, mine.truncated) == (yours.text, yours.tokens, yours.truncated)
+        assert mine.score == pytest.approx(yours.score, abs=1e-4)
+    pairs = [("one two", "two one"), ("four", "four four four")]
+    assert one.score(pairs) == pytest.approx(other.score(pairs), abs=1e-3)
+    assert "".join(other.stream("one two")) == other.predict("one two", beam=1).text
+    batch, singles = other.predict(texts), [other.predict(text) for text in texts]
+    assert [p.text for p in batch] == [p.text for p in singles]
+
+
+def test_an_exported_model_needs_no_pytorch(exported):
+    hidden = ["torch", "safetensors", "onnx", "matplotlib", "sacrebleu", "rapidfuzz", "babel"]
+    code = (
+        f"import sys\nfor name in {hidden}: sys.modules[name] = None\n"
+        f"from antiphon.faces.cli import main\n"
+        f"sys.exit(main(['predict', {str(exported)!r}, 'one two']) or main(['chat', {str(exported)!r}]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", input="four\n", timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 2
+
+
+def test_exporting_overwrites_nothing_and_leaves_nothing_half_done(run, exported, tmp_path):
+    with pytest.raises(FolderError, match="exists already"):
+        export(run, exported)
+    with pytest.raises(FolderError, match="exported already"):
+        export(exported, tmp_path / "again")
+    broken = tmp_path / "broken"
+    shutil.copytree(run, broken)
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(FolderError, match="damaged weights"):
+        export(broken, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_exports(run, tmp_path):
+    command = [sys.executable, "-m", "antiphon", "export", str(run), "--out", str(tmp_path / "m")]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [
+        "README.md",
+        "config.json",
+        "onnx",
+        "tokenizer.json",
+    ]
+    again = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
+    assert again.returncode == 2
+    assert again.stderr.startswith("error: the folder exists already")
+
+
+# --- strangers -----------------------------------------------------------------------------------------------------
+
+
+def copied(exported: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "copy"
+    shutil.copytree(exported, folder)
+    return folder
+
+
+def graph_of(folder: Path) -> onnx.ModelProto:
+    return onnx.load(folder / GRAPHS / STEP)
+
+
+def refused(folder: Path, model: onnx.ModelProto, why: str) -> None:
+    (folder / GRAPHS / STEP).write_bytes(model.SerializeToString())
+    with pytest.raises(FolderError, match=why):
+        antiphon.load(folder)
+
+
+def test_strange_graphs_are_refused(exported, tmp_path):
+    folder = copied(exported, tmp_path)
+    model = graph_of(exported)
+    tensor = model.graph.initializer[0]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../../etc/passwd")
+    refused(folder, model, "weights outside the file")
+
+    model = graph_of(exported)
+    model.graph.node.append(helper.make_node("ConstantOfShape", ["y"], ["giant"]))
+    refused(folder, model, 'operator "ConstantOfShape"')
+
+    model = graph_of(exported)
+    model.graph.node.append(helper.make_node("Evil", ["y"], ["x"], domain="my.library"))
+    refused(folder, model, 'operator "my.library.Evil"')
+
+    model = graph_of(exported)
+    inner = helper.make_graph([], "inner", [], [])
+    model.graph.node.append(helper.make_node("Identity", ["y"], ["x"], body=inner))
+    refused(folder, model, "holds weights or a graph")
+
+    model = graph_of(exported)
+    giant = numpy_helper.from_array(np.zeros(4, np.float32), "giant")
+    giant.dims[0] = 1 << 40
+    model.graph.initializer.append(giant)
+    refused(folder, model, "an axis of 1,099,511,627,776")
+
+    model = graph_of(exported)
+    sparse = numpy_helper.from_array(np.zeros(4, np.float32), "sparse")
+    del sparse.dims[:]
+    sparse.dims.extend([90, 90, 90])
+    model.graph.initializer.append(sparse)
+    refused(folder, model, "larger than what the file holds")
+
+    (folder / GRAPHS / STEP).unlink()
+    with pytest.raises(FolderError, match="cannot be read"):
+        antiphon.load(folder)
+
+
+def test_graphs_of_another_model_are_told(exported, tmp_path):
+    folder = copied(exported, tmp_path)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shutil.copyfile(folder / GRAPHS / ENCODER, folder / GRAPHS / STEP)
+    with pytest.raises(FolderError, match="do not fit"):
+        antiphon.load(folder)
+    assert config["model"]["hidden"] == 12
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_damaged_graph_is_an_error_or_an_answer(exported, data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("damaged") / "copy"
+    shutil.copytree(exported, folder)
+    victim = folder / GRAPHS / data.draw(st.sampled_from([ENCODER, STEP]))
+    content = bytearray(victim.read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content) - 1))]
+    for _ in range(data.draw(st.integers(1, 4))):
+        if content:
+            content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    victim.write_bytes(content)
+    with contextlib.suppress(AntiphonError):  # anything else, and any crash, fails
+        antiphon.load(folder).predict("one two", max_length=5)
+    shutil.rmtree(folder)
