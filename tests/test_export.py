@@ -20,6 +20,8 @@ from safetensors.numpy import load_file
 import antiphon
 from antiphon.config import Config, SearchConfig
 from antiphon.errors import AntiphonError, FolderError
+from antiphon.export import folder as folder_of_export
+from antiphon.export import graph
 from antiphon.export.folder import export
 from antiphon.export.graph import encoder_graph, step_graph
 from antiphon.nn.engine import TorchEngine
@@ -32,15 +34,15 @@ from test_laws import EVERY, SRC, SRC_LEN, TGT_IN, TGT_OUT, make
 SIZES = {"source_vocabulary": 20, "target_vocabulary": 20}
 
 
-def engines(cell, attention, feed, shape, folder: Path):
+def engines(cell, attention, feed, shape, folder: Path, *, quantised: bool = False):
     model = make(cell, attention, feed, shape)
     for parameter in model.parameters():  # far from the start, where everything is nearly alike
         parameter.data.normal_(0, 0.4)
     save_weights(folder, {name: p.detach() for name, p in model.named_parameters()})
     config, weights = Config(model=model.config), load_file(folder / "model.safetensors")
     (folder / GRAPHS).mkdir()
-    onnx.save(encoder_graph(config, weights), folder / GRAPHS / ENCODER)
-    onnx.save(step_graph(config, weights), folder / GRAPHS / STEP)
+    onnx.save(encoder_graph(config, weights, quantised=quantised), folder / GRAPHS / ENCODER)
+    onnx.save(step_graph(config, weights, quantised=quantised), folder / GRAPHS / STEP)
     return load_engine(folder, config, **SIZES), TorchEngine(model)
 
 
@@ -58,6 +60,27 @@ def test_the_graphs_compute_what_pytorch_computes(cell, attention, feed, shape, 
             for mine, yours in zip(one, other, strict=True):
                 assert mine.score == pytest.approx(yours.score, abs=1e-4)
                 np.testing.assert_allclose(mine.attention, yours.attention, atol=1e-4)
+
+
+QUANTISED = [
+    ("gru", "additive", True, "copied"),
+    ("gru", "multihead", False, "two ways"),
+    ("lstm", "dot", False, "two ways"),
+    ("lstm", "general", True, "one way"),
+    ("lstm", "none", False, "normed"),
+]
+
+
+@pytest.mark.parametrize(("cell", "attention", "feed", "shape"), QUANTISED)
+def test_whole_numbers_are_near_and_know_nothing_of_other_rows(cell, attention, feed, shape, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "SMALL", 1)  # these models are so small that nothing would be quantised
+    ours, theirs = engines(cell, attention, feed, shape, tmp_path, quantised=True)
+    arrays = [tensor.numpy() for tensor in (SRC, SRC_LEN, TGT_IN, TGT_OUT)]
+    found = ours.score(*arrays)
+    assert 0 < np.abs(found - theirs.score(*arrays)).max() < 0.3
+    for row in range(3):
+        alone = ours.score(*(array[row : row + 1] for array in arrays))
+        np.testing.assert_allclose(alone, found[row : row + 1], atol=1e-5)
 
 
 def test_no_size_is_frozen(tmp_path):
@@ -129,6 +152,22 @@ def test_an_exported_model_needs_no_pytorch(exported):
     )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 2
+
+
+def test_a_quantised_export_says_what_it_costs(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(graph, "SMALL", 1)
+    plain = export(run, tmp_path / "plain")
+    assert plain.losses is None
+    monkeypatch.setattr(folder_of_export, "WORSE", 1.0)
+    made = export(run, tmp_path / "int8", quantise="int8")
+    before, after = made.losses
+    assert before != after == pytest.approx(before, abs=0.2)
+    assert 0 <= made.same <= 1
+    assert antiphon.load(made.folder).predict("one two").text
+    monkeypatch.setattr(folder_of_export, "WORSE", -1.0)
+    with pytest.raises(FolderError, match="export without --quantize"):
+        export(run, tmp_path / "refused", quantise="int8")
+    assert not (tmp_path / "refused").exists()
 
 
 def test_exporting_overwrites_nothing_and_leaves_nothing_half_done(run, exported, tmp_path):

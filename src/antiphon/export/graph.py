@@ -2,6 +2,10 @@
 
 Nothing is traced, so no shape is frozen: rows (N), source length (S) and the number of candidates (K) stay free.
 Every function here mirrors one of `antiphon.nn`; law tests hold both to the same hypotheses.
+
+Quantised, a matrix is whole numbers of 7 bits with a scale for each output, and what it is multiplied with is whole
+numbers of 8 bits with a scale for each row: so a row's answer does not depend on the other rows of its batch. 7 bits,
+since processors without VNNI add products of 8 bits in 16 bits, which then overflow.
 """
 
 from __future__ import annotations
@@ -15,20 +19,19 @@ from onnx import TensorProto, helper, numpy_helper
 from antiphon.config import Config, ModelConfig
 
 OPSET = 18
+WHOLE = 63
+"""A quantised weight is a whole number from -63 to 63."""
+SMALL = 4096
+"""Weights of fewer numbers stay f32."""
 Weights = dict[str, np.ndarray]
-
-_TYPES = {
-    np.dtype(np.float32): TensorProto.FLOAT,
-    np.dtype(np.int64): TensorProto.INT64,
-    np.dtype(bool): TensorProto.BOOL,
-}
 
 
 class Graph:
     """A graph as it grows: every method adds nodes and returns the name of what they compute."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, quantised: bool) -> None:
         self._name = name
+        self._quantised = quantised
         self._nodes: list[onnx.NodeProto] = []
         self._constants: dict[str, onnx.TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -63,8 +66,60 @@ class Graph:
 
     def linear(self, x: str, weight: np.ndarray, bias: np.ndarray | None, name: str) -> str:
         """x (..., I) → (..., O) with weight (O, I)."""
-        product = self.node("MatMul", x, self.constant(weight.T, name))
+        if self._small(weight):
+            product = self.node("MatMul", x, self.constant(weight.T, name))
+        else:
+            product = self._whole_product(x, weight, name)
         return product if bias is None else self.node("Add", product, self.constant(bias, f"{name}.bias"))
+
+    def table_product(self, x: str, table: np.ndarray, bias: np.ndarray, name: str) -> str:
+        """x (N, E) → (N, V) with a table (V, E) that also gives rows, kept once for both."""
+        if self._small(table):
+            product = self.node("MatMul", x, self.node("Transpose", self.constant(table, name), perm=[1, 0]))
+        else:
+            product = self._whole_product(x, table, name)
+        return self.node("Add", product, self.constant(bias, f"{name}.bias"))
+
+    def rows(self, table: np.ndarray, ids: str, name: str) -> str:
+        """Rows of a table (V, E): ids (...) → (..., E)."""
+        if self._small(table):
+            return self.node("Gather", self.constant(table, name), ids, axis=0)
+        whole, scale = self._whole(table, name)
+        found = self.node("Cast", self.node("Gather", whole, ids, axis=0), to=TensorProto.FLOAT)
+        return self.node("Mul", found, self.unsqueeze(self.node("Gather", scale, ids, axis=0), -1))
+
+    def _small(self, weight: np.ndarray) -> bool:
+        return not self._quantised or weight.size < SMALL
+
+    def _whole(self, weight: np.ndarray, name: str) -> tuple[str, str]:
+        """weight (O, I) as int8 (O, I) and the scale of each row (O,)."""
+        scale = (np.abs(weight).max(axis=1) / WHOLE).astype(np.float32)
+        scale[scale == 0] = 1
+        whole = np.rint(weight / scale[:, None]).astype(np.int8)
+        return self.constant(whole, name), self.constant(scale, f"{name}.scale")
+
+    def _whole_product(self, x: str, weight: np.ndarray, name: str) -> str:
+        whole, scale = self._whole(weight, name)
+        last = self.constant(np.array([-1], np.int64), "axis-1")
+        largest = self.node("ReduceMax", self.node("Abs", x), last, keepdims=1)
+        largest = self.node("Max", largest, self.constant(_f32(1e-9), "tiny"))
+        per_unit = self.node("Div", self.constant(_f32(127), "127"), largest)
+        middle = self.constant(_f32(128), "128")
+        steps = self.node("Round", self.node("Add", self.node("Mul", x, per_unit), middle))
+        steps = self.node("Cast", steps, to=TensorProto.UINT8)
+        zero = self.constant(np.array(128, np.uint8), "middle")
+        product = self.node("MatMulInteger", steps, self.node("Transpose", whole, perm=[1, 0]), zero)
+        by_row = self.node("Mul", self.node("Cast", product, to=TensorProto.FLOAT), self.node("Reciprocal", per_unit))
+        return self.node("Mul", by_row, scale)
+
+    def _from_whole(self, parts: list[np.ndarray], name: str) -> str:
+        """Matrices (O, I) of the directions, stacked (D, O, I): kept as whole numbers, f32 from loading on."""
+        stacked = np.stack(parts)
+        if self._small(stacked):
+            return self.constant(stacked, name)
+        whole, scale = self._whole(stacked.reshape(-1, stacked.shape[2]), name)
+        wide = self.node("Mul", self.node("Cast", whole, to=TensorProto.FLOAT), self.unsqueeze(scale, -1))
+        return self.reshape(wide, *stacked.shape)
 
     def squeeze(self, x: str, axis: int) -> str:
         """Without an axis of size 1."""
@@ -95,10 +150,8 @@ class Graph:
             parts[0].append(own["weight_ih"])
             parts[1].append(own["weight_hh"])
             parts[2].append(np.concatenate((own["bias_ih"], own["bias_hh"])))
-        names = ("input", "state", "bias")
-        constants = [
-            self.constant(np.stack(part), f"{layers[0]}.{name}") for part, name in zip(parts, names, strict=True)
-        ]
+        constants = [self._from_whole(parts[0], f"{layers[0]}.input"), self._from_whole(parts[1], f"{layers[0]}.state")]
+        constants.append(self.constant(np.stack(parts[2]), f"{layers[0]}.bias"))
         more: dict[str, object] = {} if cell == "lstm" else {"linear_before_reset": 1}
         return self.nodes(
             cell.upper(),
@@ -111,6 +164,31 @@ class Graph:
             direction="bidirectional" if len(layers) > 1 else "forward",
             **more,
         )
+
+    def cell(self, cell: str, x: str, layer: str, weights: Weights, state: list[str]) -> list[str]:
+        """One step x (N, I) → the new state, (N, H) each: a layer's fused operator, or products of whole numbers."""
+        if self._small(weights[f"{layer}.rnn.weight_hh_l0"]):
+            initial = [self.unsqueeze(part, 0) for part in state]
+            _, *after = self.recurrent(cell, self.unsqueeze(x, 0), [layer], weights, initial)
+            return [self.squeeze(part, 0) for part in after]
+        own = {key: weights[f"{layer}.rnn.{key}_l0"] for key in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+        a = self.linear(x, own["weight_ih"], own["bias_ih"], f"{layer}.input")
+        b = self.linear(state[0], own["weight_hh"], own["bias_hh"], f"{layer}.state")
+        hidden = own["weight_hh"].shape[1]
+        if cell == "lstm":
+            both = self.node("Add", a, b)
+            i, f, g, o = self._split(both, [hidden] * 4)
+            kept = self.node("Mul", self.node("Sigmoid", f), state[1])
+            c = self.node("Add", kept, self.node("Mul", self.node("Sigmoid", i), self.node("Tanh", g)))
+            return [self.node("Mul", self.node("Sigmoid", o), self.node("Tanh", c)), c]
+        a_gates, a_new = self._split(a, [2 * hidden, hidden])
+        b_gates, b_new = self._split(b, [2 * hidden, hidden])
+        r, z = self._split(self.node("Sigmoid", self.node("Add", a_gates, b_gates)), [hidden] * 2)
+        new = self.node("Tanh", self.node("Add", a_new, self.node("Mul", r, b_new)))
+        return [self.node("Add", new, self.node("Mul", z, self.node("Sub", state[0], new)))]
+
+    def _split(self, x: str, sizes: list[int]) -> list[str]:
+        return self.nodes("Split", x, self.constant(np.array(sizes, np.int64)), outputs=len(sizes), axis=1)
 
     def model(self) -> onnx.ModelProto:
         """The whole, checked."""
@@ -140,9 +218,9 @@ def names(config: ModelConfig) -> Names:
     return Names((*state, "context") if config.feed else state, ("keys", "values"))
 
 
-def encoder_graph(config: Config, weights: Weights) -> onnx.ModelProto:
+def encoder_graph(config: Config, weights: Weights, *, quantised: bool = False) -> onnx.ModelProto:
     """src (N, S) int64, src_len (N,) int64 → the memory's keys and values, and the decoder's first state."""
-    model, graph = config.model, Graph("encoder")
+    model, graph = config.model, Graph("encoder", quantised=quantised)
     src = graph.input("src", TensorProto.INT64, "N", "S")
     lengths = graph.node("Cast", graph.input("src_len", TensorProto.INT64, "N"), to=TensorProto.INT32)
     tables = _tables(config, weights)
@@ -168,13 +246,13 @@ def encoder_graph(config: Config, weights: Weights) -> onnx.ModelProto:
     return graph.model()
 
 
-def step_graph(config: Config, weights: Weights) -> onnx.ModelProto:
+def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> onnx.ModelProto:
     """One decoder step.
 
     y (N,) int64, k (1,) int64, wanted (N,) int64, mask (N, S) bool, keys, values, and the state →
     log_probs (N, K), ids (N, K), wanted_log_prob (N,), attention (N, S), and the state after the step.
     """
-    model, graph = config.model, Graph("step")
+    model, graph = config.model, Graph("step", quantised=quantised)
     hidden = model.hidden
     y, k = graph.input("y", TensorProto.INT64, "N"), graph.input("k", TensorProto.INT64, 1)
     wanted = graph.input("wanted", TensorProto.INT64, "N")
@@ -192,9 +270,7 @@ def step_graph(config: Config, weights: Weights) -> onnx.ModelProto:
     side = "encoder.forwards" if model.share_rnn else "decoder.layers"
 
     def layer(index: int, x: str) -> str:
-        initial = [graph.unsqueeze(part, 0) for part in state[index]]
-        _, *after = graph.recurrent(model.cell, graph.unsqueeze(x, 0), [f"{side}.{index}"], weights, initial)
-        state[index] = [graph.squeeze(part, 0) for part in after]
+        state[index] = graph.cell(model.cell, x, f"{side}.{index}", weights, state[index])
         outputs = state[index][0]
         return graph.layer_norm(outputs, weights, f"decoder.norms.{index}") if model.layer_norm else outputs
 
@@ -232,10 +308,7 @@ def step_graph(config: Config, weights: Weights) -> onnx.ModelProto:
         "Tanh", graph.linear(joined, weights["decoder.features.weight"], weights["decoder.features.bias"], "features")
     )
     name, table = tables["softmax"]
-    turned = graph.node("Transpose", graph.constant(table, name), perm=[1, 0])
-    logits = graph.node(
-        "Add", graph.node("MatMul", features, turned), graph.constant(weights["softmax_bias"][:, 0], "softmax.bias")
-    )
+    logits = graph.table_product(features, table, weights["softmax_bias"][:, 0], name)
     total = graph.node("ReduceLogSumExp", logits, graph.constant(np.array([1], np.int64), "axis1"), keepdims=1)
     top, ids = graph.nodes("TopK", logits, k, outputs=2, axis=1)
     graph.output(graph.node("Sub", top, total), "log_probs", TensorProto.FLOAT, "N", "K")
@@ -271,8 +344,7 @@ def _tables(config: Config, weights: Weights) -> dict[str, tuple[str, np.ndarray
 
 
 def _embedded(graph: Graph, ids: str, name: str, table: np.ndarray) -> str:
-    rows = graph.node("Gather", graph.constant(table, name), ids, axis=0)
-    return graph.node("Mul", rows, graph.constant(_f32(table.shape[1] ** 0.5)))
+    return graph.node("Mul", graph.rows(table, ids, name), graph.constant(_f32(table.shape[1] ** 0.5)))
 
 
 def _context_width(config: Config, weights: Weights) -> int:

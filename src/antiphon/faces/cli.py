@@ -389,6 +389,7 @@ def export(
     /,
     *,
     out: Path,
+    quantize: Literal["int8"] | None = None,
 ) -> None:
     """Make a model folder that answers without PyTorch.
 
@@ -398,6 +399,8 @@ def export(
         A run folder.
     out
         The model folder to make.
+    quantize
+        Weights as whole numbers: smaller, faster, a little worse; says how much.
     """
     try:
         from antiphon.export.folder import export as write
@@ -405,8 +408,11 @@ def export(
         if (error.name or "").partition(".")[0] not in ("onnx", "safetensors"):
             raise
         raise MissingExtraError("exporting", "train") from None
-    made = write(run, out)
+    made = write(run, out, quantise=quantize)
     note(f"{made.folder}: {made.size / 1e6:.1f} MB; no log-probability differs by more than {made.difference:.1g} nats")
+    if made.losses is not None:
+        before, after = made.losses
+        note(f"dev loss {before:.4f} before, {after:.4f} now; {made.same:.1%} of the dev answers are the same")
     note(f'try it: antiphon predict {made.folder} "some text"')
 
 

@@ -15,14 +15,14 @@ from antiphon.errors import FolderError
 # fmt: off
 OPERATORS = frozenset(
     {
-        "Add", "Cast", "Concat", "DequantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeLinear",
-        "DynamicQuantizeMatMul", "GRU", "Gather", "GatherElements", "Identity", "LSTM", "LayerNormalization",
-        "MatMul", "MatMulInteger", "Mul", "ReduceLogSumExp", "ReduceMean", "Reshape", "Softmax", "Split", "Squeeze",
-        "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
+        "Abs", "Add", "Cast", "Concat", "Div", "GRU", "Gather", "GatherElements", "Identity", "LSTM",
+        "LayerNormalization", "MatMul", "MatMulInteger", "Max", "Mul", "Reciprocal", "ReduceLogSumExp", "ReduceMax",
+        "ReduceMean", "Reshape", "Round", "Sigmoid", "Softmax", "Split", "Squeeze", "Sub", "Tanh", "TopK",
+        "Transpose", "Unsqueeze", "Where",
     }
 )
 # fmt: on
-DOMAINS = ("", "ai.onnx", "com.microsoft")
+DOMAINS = ("", "ai.onnx")
 LARGEST_FILE = 1 << 30
 """Bytes; a recurrent model of a hundred million weights has less than half of it."""
 MOST_NODES = 2000
