@@ -25,6 +25,7 @@ from antiphon.export import graph
 from antiphon.export.folder import export
 from antiphon.export.graph import encoder_graph, step_graph
 from antiphon.nn.engine import TorchEngine
+from antiphon.runtime.bundled import bundled
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
 from antiphon.runtime.onnx_engine import load_engine
 from antiphon.search import beam, greedy
@@ -163,7 +164,7 @@ def test_a_quantised_export_says_what_it_costs(run, tmp_path, monkeypatch):
     before, after = made.losses
     assert before != after == pytest.approx(before, abs=0.2)
     assert 0 <= made.same <= 1
-    assert antiphon.load(made.folder).predict("one two").text
+    assert antiphon.load(made.folder).predict("one two").source_tokens == ["one", "two", "</s>"]
     monkeypatch.setattr(folder_of_export, "WORSE", -1.0)
     with pytest.raises(FolderError, match="export without --quantize"):
         export(run, tmp_path / "refused", quantise="int8")
@@ -281,3 +282,28 @@ def test_a_damaged_graph_is_an_error_or_an_answer(exported, data, tmp_path_facto
     with contextlib.suppress(AntiphonError):  # anything else, and any crash, fails
         antiphon.load(folder).predict("one two", max_length=5)
     shutil.rmtree(folder)
+
+
+# --- the bundled model ---------------------------------------------------------------------------------------------
+
+
+def test_the_bundled_model_reads_dates_without_pytorch():
+    code = (
+        "import sys\nfor name in ['torch', 'safetensors', 'onnx', 'babel']: sys.modules[name] = None\n"
+        "from antiphon.faces.cli import main\n"
+        "sys.exit(main(['predict', 'dates', '3 de mayo de 1979', 'Montag, den 11. Juli 2033', '4 сентября 2095 года']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
+    assert done.stdout.split() == ["1979-05-03", "2033-07-11", "2095-09-04"], done.stderr
+
+
+def test_bundled_models_are_small_and_a_folder_of_the_name_wins(exported, tmp_path, monkeypatch):
+    assert "dates" in bundled()
+    for folder in bundled().values():
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4e6
+        assert (folder / "README.md").is_file()
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(exported, "dates")
+    assert antiphon.load("dates").folder == Path("dates")
+    with pytest.raises(FolderError, match="no such folder"):
+        antiphon.load("no-such-model")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import itertools
+import subprocess
+import sys
 import weakref
 
 import numpy as np
@@ -195,7 +197,7 @@ def test_products_in_bf16_stay_near_those_in_f32(cell):
         assert float((exact - rough).norm() / exact.norm()) < 0.02
 
 
-@pytest.mark.skipif(not kernels.compiled(), reason="no C compiler here")
+@pytest.mark.skipif(not kernels.compiled(), reason=f"no C kernels here: {kernels.missing()}")
 @pytest.mark.parametrize("number", [torch.float32, torch.bfloat16])
 def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
     torch.manual_seed(0)
@@ -232,6 +234,22 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
     near = {"atol": 1e-5, "rtol": 1e-5} if number == torch.float32 else {"atol": 0.02, "rtol": 0.02}
     for one, other in zip(ours, results(), strict=True):
         torch.testing.assert_close(one, other, **near)
+
+
+def test_without_a_compiler_training_says_so_and_goes_on(tmp_path):
+    code = (
+        "import os; os.environ['PATH'] = '/nowhere'; os.environ.pop('CC', None)\n"
+        "from antiphon.nn import kernels\n"
+        "print(kernels.compiled(), kernels.missing())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "False no C compiler; install gcc, or set CC"
+    code = code.replace("'/nowhere'", f"{str(tmp_path)!r}")
+    broken = tmp_path / "cc"
+    broken.write_text("#!/bin/sh\necho this compiler is broken >&2\nexit 1\n", encoding="utf-8")
+    broken.chmod(0o755)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == f"False {broken} failed: this compiler is broken"
 
 
 def test_what_is_not_finite_is_not_hidden_by_the_kernels():

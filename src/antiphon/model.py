@@ -13,6 +13,7 @@ import numpy as np
 from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from antiphon.errors import MissingExtraError, UsageError
+from antiphon.runtime.bundled import resolved
 from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
 from antiphon.search import Engine, Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
 
@@ -238,19 +239,20 @@ class Model:
 
 
 def load(folder: str | Path, *, threads: int | None = None) -> Model:
-    """The model in an exported folder or a run folder.
+    """The model in an exported folder or a run folder, or a bundled one.
 
     Runs no code of the folder's, and uses a bounded amount of memory whatever is in it.
 
     Args:
-        folder: what `antiphon export` or `antiphon train` made.
+        folder: what `antiphon export` or `antiphon train` made; or the name of a bundled model (``dates``), where no
+            folder has it.
         threads: of an exported model; None: 1, which is best for few sentences at a time.
 
     Raises:
         FolderError: it does not exist, is no model folder, is damaged, or was made by a newer Antiphon.
         MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
     """
-    folder = Path(folder).expanduser()
+    folder = resolved(folder)
     config, _ = read_config(folder)
     source_tokenizer, target_tokenizer = read_tokenizers(folder)
     sizes = {"source_vocabulary": source_tokenizer.size, "target_vocabulary": target_tokenizer.size}

@@ -72,7 +72,7 @@ def export(run: str | Path, out: str | Path, *, quantise: Literal["int8"] | None
         for name, graph in graphs.items():
             content = graph.SerializeToString()
             files.write_atomically(target / files.GRAPHS / name, lambda path, content=content: _write(path, content))
-        for name in (files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER, files.CONFIG, files.CARD):
+        for name in (files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER, files.CONFIG):
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
         made = load(target)
@@ -89,8 +89,22 @@ def export(run: str | Path, out: str | Path, *, quantise: Literal["int8"] | None
     except Exception:
         shutil.rmtree(target, ignore_errors=True)
         raise
+    card = source / files.CARD
+    written = card.read_text(encoding="utf-8") if card.is_file() else f"# {target.resolve().name}\n"
+    files.write_text(target / files.CARD, f"{written.rstrip()}\n\n{_sentence(quantise, losses, same)}\n")
     size = sum((target / files.GRAPHS / name).stat().st_size for name in graphs)
     return Exported(target, size, difference, losses, same)
+
+
+def _sentence(quantise: str | None, losses: tuple[float, float] | None, same: float) -> str:
+    """What the card says of the export."""
+    if quantise is None:
+        return "Exported in f32: it answers without PyTorch."
+    cost = ""
+    if losses is not None:
+        before, after = losses
+        cost = f": dev loss {before:.4f} nats per token before, {after:.4f} after, {same:.1%} of the dev answers the same"
+    return f"Exported in {quantise}, it answers without PyTorch{cost}."
 
 
 def compare(one: Model, other: Model) -> float:

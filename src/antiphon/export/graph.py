@@ -10,13 +10,13 @@ since processors without VNNI add products of 8 bits in 16 bits, which then over
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from antiphon.config import Config, ModelConfig
+from antiphon.config import Config
 
 OPSET = 18
 WHOLE = 63
@@ -54,14 +54,14 @@ class Graph:
             self._constants[name] = numpy_helper.from_array(np.ascontiguousarray(value), name)
         return name
 
-    def node(self, op: str, *inputs: str, outputs: int = 1, **attributes: object) -> str:
-        """One node with one output (of several, the first is returned; the others are NAME_1 …)."""
-        return self.nodes(op, *inputs, outputs=outputs, **attributes)[0]
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """One node with one output."""
+        return self.nodes(op, *inputs, **attributes)[0]
 
-    def nodes(self, op: str, *inputs: str, outputs: int = 1, domain: str = "", **attributes: object) -> list[str]:
+    def nodes(self, op: str, *inputs: str, outputs: int = 1, **attributes: Any) -> list[str]:
         """One node, all of its outputs."""
         names = [f"value{len(self._nodes)}" + (f"_{number}" if number else "") for number in range(outputs)]
-        self._nodes.append(helper.make_node(op, list(inputs), names, domain=domain, **attributes))
+        self._nodes.append(helper.make_node(op, list(inputs), names, **attributes))
         return names
 
     def linear(self, x: str, weight: np.ndarray, bias: np.ndarray | None, name: str) -> str:
@@ -152,7 +152,7 @@ class Graph:
             parts[2].append(np.concatenate((own["bias_ih"], own["bias_hh"])))
         constants = [self._from_whole(parts[0], f"{layers[0]}.input"), self._from_whole(parts[1], f"{layers[0]}.state")]
         constants.append(self.constant(np.stack(parts[2]), f"{layers[0]}.bias"))
-        more: dict[str, object] = {} if cell == "lstm" else {"linear_before_reset": 1}
+        more: dict[str, Any] = {} if cell == "lstm" else {"linear_before_reset": 1}
         return self.nodes(
             cell.upper(),
             x,
@@ -201,23 +201,6 @@ class Graph:
         return model
 
 
-@dataclass(frozen=True)
-class Names:
-    """Names of a step's free inputs: the state, layer by layer, and what it reads of the memory."""
-
-    state: tuple[str, ...]
-    memory: tuple[str, ...]
-
-
-def names(config: ModelConfig) -> Names:
-    """What flows from the encoder's graph to the step's, and from step to step."""
-    parts = ("h", "c") if config.cell == "lstm" else ("h",)
-    state = tuple(f"{part}{layer}" for layer in range(config.decoder_layers) for part in parts)
-    if config.attention == "none":
-        return Names(state, ())
-    return Names((*state, "context") if config.feed else state, ("keys", "values"))
-
-
 def encoder_graph(config: Config, weights: Weights, *, quantised: bool = False) -> onnx.ModelProto:
     """src (N, S) int64, src_len (N,) int64 → the memory's keys and values, and the decoder's first state."""
     model, graph = config.model, Graph("encoder", quantised=quantised)
@@ -258,6 +241,7 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
     wanted = graph.input("wanted", TensorProto.INT64, "N")
     mask = graph.input("mask", TensorProto.BOOL, "N", "S")
     width = _context_width(config, weights)
+    keys = values = context = ""
     if model.attention != "none":
         keys, values = _memory_inputs(graph, config, weights)
     tables = _tables(config, weights)

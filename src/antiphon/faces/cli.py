@@ -207,7 +207,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A run or model folder.
+        A run or model folder, or a bundled model: dates.
     pairs
         A file of pairs, or a folder made by antiphon data.
     split
@@ -258,7 +258,7 @@ def predict(
     Parameters
     ----------
     model
-        A run or model folder.
+        A run or model folder, or a bundled model: dates.
     text
         Sources; put -- before the first if one begins with a hyphen.
     input
@@ -326,7 +326,7 @@ def score(
     Parameters
     ----------
     model
-        A run or model folder.
+        A run or model folder, or a bundled model: dates.
     pairs
         A file of pairs, or a folder made by antiphon data.
     split
@@ -366,7 +366,7 @@ def chat(
     Parameters
     ----------
     model
-        A run or model folder.
+        A run or model folder, or a bundled model: dates.
     transcript
         A file the conversation is added to, as text or (*.jsonl) as JSON.
     """

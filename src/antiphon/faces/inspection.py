@@ -15,6 +15,7 @@ from antiphon.errors import FolderError
 from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
 from antiphon.runtime import folder as files
+from antiphon.runtime.bundled import resolved
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ _HEADER_MOST = 64 << 20
 
 def kind_of(path: str) -> str:
     """``"data"``, ``"run"`` (a folder with a log) or ``"model"``."""
-    folder = Path(path)
+    folder = resolved(path)
     if not (folder / files.CONFIG).is_file():
         return "data"
     return "run" if (folder / files.LOG).is_file() else "model"
@@ -163,7 +164,7 @@ def folder_facts(path: str) -> dict[str, Any]:
     Raises:
         FolderError: no such folder, or damaged.
     """
-    folder = Path(path)
+    folder = resolved(path)
     config, facts = files.read_config(folder)
     log = files.read_lines(folder / files.LOG)
     names = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))

@@ -43,6 +43,12 @@ def compiled() -> bool:
     return _library() is not None
 
 
+def missing() -> str:
+    """Why the C kernels are not in use; empty if they are."""
+    library = _built()
+    return library if isinstance(library, str) else ""
+
+
 def product_format() -> torch.dtype:
     """The number format of matrix products: autocast's."""
     return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
@@ -280,14 +286,21 @@ _ARGUMENTS = {
 _TYPES = {"n": ctypes.c_int, "p": ctypes.c_void_p, "f": ctypes.c_float}
 
 
-@functools.cache
 def _library() -> ctypes.CDLL | None:
-    """The library, built if need be; None without a compiler, or with ``ANTIPHON_KERNELS=torch``."""
-    if os.environ.get("ANTIPHON_KERNELS") == "torch" or platform.system() != "Linux":
-        return None  # elsewhere the way to share PyTorch's threads is untried
+    library = _built()
+    return None if isinstance(library, str) else library
+
+
+@functools.cache
+def _built() -> ctypes.CDLL | str:
+    """The library, built if need be; or why there is none."""
+    if os.environ.get("ANTIPHON_KERNELS") == "torch":
+        return "ANTIPHON_KERNELS=torch"
+    if platform.system() != "Linux":
+        return "they are for Linux"  # elsewhere the way to share PyTorch's threads is untried
     compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
     if compiler is None:
-        return None
+        return "no C compiler; install gcc, or set CC"
     source = resources.files("antiphon.nn").joinpath("kernels.c").read_text(encoding="utf-8")
     flags = [*_FLAGS, *_machine_flags()]
     try:
@@ -295,8 +308,11 @@ def _library() -> ctypes.CDLL | None:
         if not path.exists():
             _build(source, compiler, flags, path)
         library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.SubprocessError):
-        return None
+    except subprocess.CalledProcessError as error:
+        last = (error.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+        return f"{compiler} failed: {' '.join(last)}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"they could not be built: {error}"
     for name, arguments in _ARGUMENTS.items():
         for number in ("",) if name.startswith("tanh") else ("_f32", "_bf16"):
             function = getattr(library, name + number)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -54,8 +55,8 @@ class OnnxEngine:
 
     def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Arrays, Arrays]:
         """src (N, S), src_len (N,) → memory and first state."""
-        made = self._encoder.run(None, {"src": src, "src_len": src_len})
-        found = dict(zip(self._from_encoder, made, strict=True))
+        made: list[Any] = list(self._encoder.run(None, {"src": src, "src_len": src_len}))
+        found: dict[str, np.ndarray] = dict(zip(self._from_encoder, made, strict=True))
         if self._context:
             found["context"] = np.zeros((len(src), self._context), np.float32)
         memory = {name: found[name] for name in self._memory}
@@ -86,7 +87,8 @@ class OnnxEngine:
 
     def _run(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
         asked = {"y": y, "k": np.array([min(k, self.vocabulary)]), "wanted": wanted, **memory.values, **state.values}
-        return dict(zip(self._from_step, self._step.run(None, asked), strict=True))
+        made: list[Any] = list(self._step.run(None, asked))
+        return dict(zip(self._from_step, made, strict=True))
 
 
 def load_engine(
@@ -113,7 +115,7 @@ def load_engine(
         except Exception as error:  # onnxruntime has an exception type for every kind of fault, without a common base
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FolderError(f"damaged graph ({first:.120})", where=str(path), cure="export it again") from None
-    engine = OnnxEngine(*sessions, target_vocabulary)
+    engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary)
     src, src_len = np.array([[3, 2]]), np.array([2])
     with contextlib.suppress(KeyError, RuntimeError, ValueError):
         found = engine.score(src, src_len, np.array([[1]]), np.array([[target_vocabulary - 1]]))

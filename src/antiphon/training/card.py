@@ -34,7 +34,7 @@ def write_card(folder: Path, config: Config, card: Card | None, pairs: int, stop
         f"| training | {stopped.update:,} updates, {stopped.seconds / 60:.1f} minutes, seed {config.train.seed}; "
         f"stopped: {stopped.reason} |",
         "",
-        f'Use it: `antiphon predict {folder} "some text"`, or `antiphon chat {folder}`.',
+        'Use it: `antiphon predict FOLDER "some text"`, or `antiphon chat FOLDER`, FOLDER being where this page lies.',
         "",
     ]
     write_text(folder / CARD, "\n".join(lines))

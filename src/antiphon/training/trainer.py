@@ -22,7 +22,7 @@ from antiphon.data.batches import Batch
 from antiphon.data.pairs import Card, Corpus, read_corpus
 from antiphon.errors import FolderError, UsageError
 from antiphon.nn.engine import copy_weights
-from antiphon.nn.kernels import compiled
+from antiphon.nn.kernels import missing
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.runtime import folder as files
@@ -217,8 +217,8 @@ class _Trainer:
 
     def run(self) -> Run:
         self._tell(self._started())
-        if not compiled():
-            self._tell(Warned(self._position.update, "no C compiler: training is slower; install gcc, or set CC"))
+        if reason := missing():
+            self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
         reason = self._budget_spent() or self._descend()
         position = self._position
         position.finished = not self._interrupted.is_set()
