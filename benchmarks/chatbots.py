@@ -17,15 +17,24 @@ import antiphon
 from antiphon.runtime.folder import LOG, read_lines
 from benchmarks import machine
 
-LIKELIHOOD = ("perplexity_per_word", "bits_per_character", "bits_per_character_uncharged", "unknown_share", "hits_at_1")
+LIKELIHOOD = (
+    "perplexity_per_word",
+    "bits_per_character",
+    "bits_per_character_uncharged",
+    "unknown_share",
+    "hits_at_1",
+    "hits_at_1_mmi",
+)
 VARIETY = ("distinct_1", "distinct_2", "ten_commonest", "repeats_4gram")
+MMI = 0.3
+"""Share of log P(T) that is taken off in the second ranking of hits."""
 SEARCHES = {"own search": {}, "greedy": {"beam": 1, "sample": False, "no_repeat_ngram": 0}}
 
 
 def measure(folder: Path, pairs: list[antiphon.Pair], answers: int) -> dict[str, float]:
     """All figures of one run folder."""
     model = antiphon.load(folder)
-    found = antiphon.evaluate(model, pairs, metrics=("perplexity", "hits"))
+    found = antiphon.evaluate(model, pairs, metrics=("perplexity", "hits"), mmi=MMI)
     row = {name: found[name] for name in LIKELIHOOD}
     for label, search in SEARCHES.items():
         said = antiphon.evaluate(model, pairs[:answers], metrics=("distinct",), **({"seed": 1} | search))

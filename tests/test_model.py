@@ -309,3 +309,23 @@ def test_a_model_that_knows_the_answer_hits():
     tokenizer = Tokenizer("word", [f"w{n}" for n in range(30)])
     model = Model(Knowing(tokenizer.size), tokenizer, tokenizer, Config())
     assert evaluate(model, [(f"w{n}", f"w{n}") for n in range(30)], ["hits"])["hits_at_1"] == 100
+
+
+def test_answers_ranked_anew_are_some_of_what_was_found():
+    model = MODELS["bpe"]
+    found = model.predict("the cat", sample=True, seed=3, nbest=8)
+    ranked = model.predict("the cat", sample=True, seed=3, nbest=2, mmi=0.5, candidates=8)
+    texts = {found.text, *(other.text for other in found.alternatives)}
+    assert {ranked.text, *(other.text for other in ranked.alternatives)} <= texts
+    assert len(ranked.alternatives) <= 1
+    assert ranked.score >= max((other.score for other in ranked.alternatives), default=-math.inf)
+    assert model.predict("the cat", beam=1, mmi=0.5).text == model.predict("the cat", beam=1).text
+
+
+def test_hits_are_ranked_both_ways_where_it_is_asked():
+    pairs = [(f"the cat {n}", f"a dog {n}") for n in range(30)]
+    plain = evaluate(MODELS["char"], pairs, ["hits"])
+    both = evaluate(MODELS["char"], pairs, ["hits"], mmi=0.5)
+    assert "hits_at_1_mmi" not in plain
+    assert both["hits_at_1"] == plain["hits_at_1"]
+    assert 0 <= both["hits_at_1_mmi"] <= 100

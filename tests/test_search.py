@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from antiphon.config import SearchConfig
 from antiphon.data.tokenizer import BOS, EOS, PAD, UNK
-from antiphon.search import Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
+from antiphon.search import Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 from antiphon.search.hypothesis import length_penalty
 from fakes import FakeEngine
 
@@ -217,3 +217,24 @@ def test_a_vocabulary_run_dry_ends_the_hypothesis():
     [[short]] = greedy(Endless(), src, src_len, SearchConfig(), np.array([4]))
     assert not short.finished
     assert len(short.ids) == 4
+
+
+def test_reranking_prefers_what_the_source_has_to_do_with():
+    engine = FakeEngine()
+    src, src_len = padded([[5, 6], [7]])
+    most = np.array([6, 6])
+    config = SearchConfig(beam=6, nbest=6, mmi=0.7, length_penalty=0.5)
+    found = beam(engine, src, src_len, config, most)
+    ranked = rerank(engine, found, config)
+    for before, after in zip(found, ranked, strict=True):
+        assert sorted(h.ids for h in before) == sorted(h.ids for h in after)
+        assert [h.score for h in after] == sorted((h.score for h in after), reverse=True)
+        for h in after:
+            out = np.array([[*h.ids, EOS] if h.finished else h.ids])
+            tgt_in = np.concatenate(([[BOS]], out[:, :-1]), axis=1)
+            alone = engine.score(np.array([[EOS]]), np.array([1]), tgt_in, out).sum()
+            expected = (h.log_prob - 0.7 * alone) / length_penalty(out.shape[1], 0.5)
+            assert h.score == pytest.approx(float(expected), abs=1e-5)
+    assert any(before[0].ids != after[0].ids for before, after in zip(found, ranked, strict=True))
+    none = rerank(engine, found, config.model_copy(update={"mmi": 0.0}))
+    assert [[h.ids for h in of] for of in none] == [[h.ids for h in of] for of in found]

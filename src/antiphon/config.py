@@ -193,6 +193,11 @@ class SearchConfig(_Group):
     """Sample among the fewest tokens that hold this much probability."""
     seed: int | None = None
     """Seed of the sampling; None: different each time."""
+    mmi: Annotated[float, Field(ge=0)] = 0.0
+    """Rank answers by log P(T | S) less this share of log P(T), so that what fits everything loses (Li et al. 2016);
+    0: by log P(T | S) alone."""
+    candidates: Annotated[int, Field(ge=1, le=64)] = 8
+    """Answers found for each source when they are ranked anew (``mmi``); ``beam`` at most, unless sampling."""
 
 
 class Config(_Group):

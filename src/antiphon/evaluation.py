@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from antiphon import metrics as measure
+from antiphon.config import parse_config
 from antiphon.data.tokenizer import SPACE, UNK, Tokenizer
 from antiphon.errors import DataError, UsageError
 from antiphon.model import Model, Prediction
@@ -19,7 +20,7 @@ METRICS = ("accuracy", "bleu", "chrf", "distinct", "hits", "loss", "per", "perpl
 """What can be asked of `evaluate`."""
 
 _CANDIDATES = 20  # answers to choose from in hits@1
-_HITS_PAIRS = 1000  # most pairs it is measured on
+_HITS_PAIRS = 4000  # most pairs it is measured on
 
 _OF_ANSWERS = {"accuracy", "bleu", "chrf", "distinct", "per", "wer"}
 _OF_LIKELIHOOD = {"loss", "perplexity"}
@@ -49,7 +50,8 @@ def evaluate(
     distinct   ``distinct_1`` and ``distinct_2`` (Li et al. 2016), and the shares of answers that are one of the
                ``ten_commonest`` and that say a 4-gram twice, ``repeats_4gram``; all 0..1
     hits       ``hits_at_1``: percent of sources for which the true target is likelier, per token, than each of 19
-               drawn from the other targets; on at most 1,000 pairs
+               drawn from the other targets; on at most 4,000 pairs. With ``mmi``, also ``hits_at_1_mmi``:
+               log P(T | S) less that share of log P(T), per token
     ========== ====================================================================================================
 
     Sources that repeat are answered once, and any of their targets is right (accuracy, wer, per).
@@ -94,7 +96,8 @@ def evaluate(
     if _OF_LIKELIHOOD & set(names):
         figures |= _of_likelihood(model, names, [target for _, target in pairs], *model.score_tokens(pairs))
     if "hits" in names:
-        figures["hits_at_1"] = _hits(model, pairs, targets_of, np.random.default_rng(abs(seed)))
+        weight = parse_config({"search": {**model.config.search.model_dump(), **search}}).search.mmi
+        figures |= _hits(model, pairs, targets_of, np.random.default_rng(abs(seed)), weight)
     return {
         **figures,
         "pairs": len(pairs),
@@ -187,8 +190,12 @@ def unknown_text(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[int, int]:
 
 
 def _hits(
-    model: Model, pairs: Sequence[tuple[str, str]], targets_of: dict[str, list[str]], rng: np.random.Generator
-) -> float:
+    model: Model,
+    pairs: Sequence[tuple[str, str]],
+    targets_of: dict[str, list[str]],
+    rng: np.random.Generator,
+    mmi: float,
+) -> dict[str, float]:
     """Per token, as ParlAI ranks for a generating model: the sum would choose the shortest."""
     pool = list(dict.fromkeys(target for _, target in pairs))
     measured = np.sort(rng.permutation(len(pairs))[:_HITS_PAIRS])
@@ -205,4 +212,10 @@ def _hits(
         wrong = [other for other in drawn if other not in right][: _CANDIDATES - 1]
         rows += [(source, candidate) for candidate in (target, *wrong)]
     nats, tokens = model.score_tokens(rows)
-    return measure.hits_at_1((nats / tokens).reshape(-1, _CANDIDATES))
+    figures = {"hits_at_1": measure.hits_at_1((nats / tokens).reshape(-1, _CANDIDATES))}
+    if mmi:
+        candidates = list(dict.fromkeys(candidate for _, candidate in rows))
+        alone = dict(zip(candidates, model.score([("", candidate) for candidate in candidates]), strict=True))
+        less = nats - mmi * np.array([alone[candidate] for _, candidate in rows])
+        figures["hits_at_1_mmi"] = measure.hits_at_1((less / tokens).reshape(-1, _CANDIDATES))
+    return figures

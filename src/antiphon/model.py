@@ -15,7 +15,7 @@ from antiphon.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from antiphon.errors import MissingExtraError, UsageError
 from antiphon.runtime.bundled import resolved
 from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
-from antiphon.search import Engine, Hypothesis, beam, greedy, sample, stream_greedy, stream_sample
+from antiphon.search import Engine, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 
 END = "</s>"
 """How EOS reads where tokens are shown."""
@@ -30,7 +30,7 @@ class Prediction:
 
     text: str
     score: float
-    """log P in nats over the length penalty; nearer to 0 is better."""
+    """log P in nats over the length penalty; nearer to 0 is better. With ``mmi``: what answers were ranked by."""
     tokens: list[str]
     """(T,) the last is ``</s>`` if the answer ended by itself."""
     source_tokens: list[str]
@@ -106,6 +106,10 @@ class Model:
         config = self._search(search)
         sources = self._sources(texts)
         answers: dict[int, Prediction] = {}
+        nbest = config.nbest
+        if config.mmi:  # more is found than is given
+            wanted = config.candidates if config.sample else min(config.candidates, config.beam)
+            config = config.model_copy(update={"nbest": max(nbest, wanted)})
         width = config.nbest if config.sample else config.beam
         lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
         for rows in _batches(lengths, _POSITIONS // width):
@@ -117,6 +121,8 @@ class Model:
                 found = greedy(self.engine, src, src_len, config, limits)
             else:
                 found = beam(self.engine, src, src_len, config, limits)
+            if config.mmi:
+                found = [ranked[:nbest] for ranked in rerank(self.engine, found, config)]
             for row, hypotheses in zip(rows.tolist(), found, strict=True):
                 first, *others = (self._prediction(sources[row], hypothesis) for hypothesis in hypotheses)
                 answers[row] = replace(first, alternatives=others)

@@ -103,7 +103,7 @@ def _sentence(quantise: str | None, losses: tuple[float, float] | None, same: fl
     cost = ""
     if losses is not None:
         before, after = losses
-        cost = f": dev loss {before:.4f} nats per token before, {after:.4f} after, {same:.1%} of the dev answers the same"
+        cost = f": dev loss {before:.4f} nats per token before, {after:.4f} after, {same:.1%} of dev answers the same"
     return f"Exported in {quantise}, it answers without PyTorch{cost}."
 
 

@@ -191,7 +191,7 @@ class Conversation:
             seed = self._search.seed
             self._asked["seed"] = secrets.randbits(31) if seed is None else seed + self._drawn
             self._drawn += 1
-        if self.sampling or self._search.beam == 1:
+        if (self.sampling or self._search.beam == 1) and not self._search.mmi:
             yield from self._model.stream(source, **self._asked)
         else:
             self._prediction = self._model.predict(source, **self._asked)

@@ -3,6 +3,7 @@
 from antiphon.search.beam import beam
 from antiphon.search.greedy import greedy, stream_greedy
 from antiphon.search.hypothesis import Hypothesis
+from antiphon.search.rerank import rerank
 from antiphon.search.sample import sample, stream_sample
 from antiphon.search.step import Engine, Rows, StepOutput
 
@@ -13,6 +14,7 @@ __all__ = [
     "StepOutput",
     "beam",
     "greedy",
+    "rerank",
     "sample",
     "stream_greedy",
     "stream_sample",
