@@ -157,7 +157,8 @@ class TrainConfig(_Group):
     """Batches of all buckets shuffled, each once an epoch; or a bucket drawn at random in proportion to its
     size (the lecture's way)."""
     validate_every: Count | None = None
-    """Updates between validations; None: an epoch, or a tenth of the budget, whichever is sooner."""
+    """Updates between validations; None: an epoch, or a tenth of the budget, whichever is sooner, but with a budget of
+    minutes never more than a twentieth of the time in all."""
     dev_metric: Literal["loss", "accuracy", "bleu", "chrf", "wer"] = "loss"
     """What "better" means on dev: nats per token, or a score of greedy answers."""
     dev_answers: Annotated[int, Field(ge=0)] = 200

@@ -43,6 +43,8 @@ TRIM_SECONDS = 5.0
 """Time between two returns of unused memory to the system."""
 SAVE_SECONDS = 300.0
 """Most training time that a crash can cost."""
+RARELY = 20
+"""With a budget of minutes, a validation may take one part in so many of the time: short budgets get few of them."""
 FEWEST_UPDATES = 100
 """Updates between validations of small data, whose epochs are too short to judge."""
 RESUMABLE = {"minutes", "max_updates", "patience", "validate_every", "threads"}
@@ -200,6 +202,7 @@ class _Trainer:
         self._seconds_before = 0.0
         self._stream = prepared.stream(0)
         self._saved = begun
+        self._validation_seconds = 0.0  # of the last one
 
     def restore(self) -> None:
         """Takes up the run where its folder says it stopped."""
@@ -306,7 +309,7 @@ class _Trainer:
         return nats, tokens
 
     def _validate(self) -> None:
-        position = self._position
+        position, begun = self._position, time.monotonic()
         weights = self._optimizer.averaged()
         if self._averaged is not self._model:
             copy_weights(self._averaged, weights)
@@ -334,6 +337,7 @@ class _Trainer:
             )
         )
         self._save()
+        self._validation_seconds = time.monotonic() - begun
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
@@ -346,8 +350,12 @@ class _Trainer:
         since = position.update - position.validated_update
         if train.validate_every:
             return since >= train.validate_every
-        if train.minutes and self._seconds() - position.validated_seconds >= 6 * train.minutes:
-            return True
+        if train.minutes:
+            waited = self._seconds() - position.validated_seconds
+            if waited < RARELY * self._validation_seconds:
+                return False
+            if waited >= 6 * train.minutes:
+                return True
         tenth = math.ceil(train.max_updates / 10) if train.max_updates else math.inf
         return since >= min(max(self._stream.batches_per_epoch, FEWEST_UPDATES), tenth)
 
