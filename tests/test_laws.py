@@ -140,11 +140,13 @@ def by_steps(layer: RecurrentLayer, x: torch.Tensor, start: tuple[torch.Tensor, 
     return torch.stack(outputs, 1), state
 
 
-@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("way", ["all steps at once", "a kernel a step", "torch"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_our_layers_and_steps_are_the_librarys(cell, compiled, monkeypatch):
-    if not compiled:
+def test_our_layers_and_steps_are_the_librarys(cell, way, monkeypatch):
+    if way == "torch":
         monkeypatch.setattr(kernels, "_library", lambda: None)
+    if way == "a kernel a step":
+        monkeypatch.setattr(kernels, "_has_layer", lambda cell, number: False)
     torch.manual_seed(0)
     layer = RecurrentLayer(cell, 5, 7)
     for parameter in layer.parameters():
@@ -195,6 +197,32 @@ def test_products_in_bf16_stay_near_those_in_f32(cell):
         found.append([outputs.float().detach(), state[-1].detach(), *(p.grad.clone() for p in layer.parameters())])
     for exact, rough in zip(*found, strict=True):
         assert float((exact - rough).norm() / exact.norm()) < 0.02
+
+
+@pytest.mark.parametrize("hidden", [16, 32, 50, 100])
+def test_all_steps_of_a_layer_in_one_call_are_the_loop(hidden, monkeypatch):
+    if not kernels._has_layer("lstm", torch.zeros(1, dtype=torch.bfloat16)):
+        pytest.skip("this processor has no AMX")
+    torch.manual_seed(0)
+    layer = RecurrentLayer("lstm", 24, hidden)
+    lengths = torch.tensor([3, 7, 1, 40, 0, 7, *range(1, 34)])
+    x = torch.randn(len(lengths), 40, 24)
+    start = tuple(torch.randn(len(lengths), hidden, requires_grad=True) for _ in range(2))
+    packing, found = Packing(lengths, 40), []
+    weight, end = torch.randn(packing.size, hidden), torch.randn(len(lengths), hidden)
+    for at_once in (True, False):
+        if not at_once:
+            monkeypatch.setattr(kernels, "_has_layer", lambda cell, number: False)
+        layer.zero_grad()
+        for part in start:
+            part.grad = None
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs, state = layer.sequence(packing.pack(x), start, packing)
+        ((outputs.float() * weight)[: packing.real].sum() + (state[1] * end).sum()).backward()
+        grads = [leaf.grad.clone() for leaf in (*start, *layer.parameters())]
+        found.append([outputs.detach().float()[: packing.real], state[1].detach(), *grads])
+    for one, other in zip(*found, strict=True):
+        assert float((one - other).norm() / other.norm()) < 0.01
 
 
 @pytest.mark.skipif(not kernels.compiled(), reason=f"no C kernels here: {kernels.missing()}")

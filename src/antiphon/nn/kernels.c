@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define PARALLEL_FROM 8192 /* numbers below which waking a second thread costs more than it saves */
@@ -90,6 +91,238 @@ void tanh_scores_backward(int n, int S, int A, const float *q, const float *k, c
     }
 }
 
+/* --- a whole LSTM layer over packed positions, in bf16, with AMX -------------------------------------------------
+ *
+ * Threads share the units, not the rows: a thread's part of the weights stays in its own cache for all steps, and a
+ * unit's four gates are one thread's, so the products of a step flow into its functions without leaving it.
+ */
+int has_lstm_layer(void);
+
+#ifdef __AMX_BF16__
+#include <immintrin.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define EDGE 16  /* rows and f32 columns of a tile */
+#define DEPTH 32 /* bf16 columns of a tile */
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t column_bytes[16];
+    uint8_t rows[16];
+} tiles;
+
+int has_lstm_layer(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
+
+static void tiles_begin(tiles *before) { /* whoever used the tiles before finds them as they were */
+    tiles ours;
+    memset(&ours, 0, sizeof ours);
+    ours.palette = 1;
+    for (int tile = 0; tile < 8; tile++) ours.column_bytes[tile] = 64, ours.rows[tile] = EDGE;
+    _tile_storeconfig(before);
+    _tile_loadconfig(&ours);
+}
+
+static void tiles_end(const tiles *before) {
+    if (before->palette)
+        _tile_loadconfig(before);
+    else
+        _tile_release();
+}
+
+static inline long up(long value, long grain) { return (value + grain - 1) / grain * grain; }
+
+static void *zeros(size_t bytes) {
+    void *memory = aligned_alloc(64, up(bytes, 64));
+    if (memory) memset(memory, 0, up(bytes, 64));
+    return memory;
+}
+
+/* weights (K x N as w[k * row + n * column]) as tiles [N / 16][K / 32][16 pairs of k][16 n][2], zero where there are none */
+static uint16_t *tiled(const uint16_t *w, long K, long N, long row, long column) {
+    long depth = up(K, DEPTH), width = up(N, EDGE);
+    uint16_t *packed = zeros(2 * depth * width);
+    if (!packed) return packed;
+#pragma omp parallel for schedule(static)
+    for (long tile = 0; tile < width / EDGE * (depth / DEPTH); tile++) {
+        long first_n = tile / (depth / DEPTH) * EDGE, first_k = tile % (depth / DEPTH) * DEPTH;
+        uint16_t *out = packed + tile * EDGE * DEPTH;
+        for (long k = first_k; k < first_k + DEPTH && k < K; k++)
+            for (long n = first_n; n < first_n + EDGE && n < N; n++)
+                out[(k - first_k) / 2 * DEPTH + (n - first_n) * 2 + k % 2] = w[k * row + n * column];
+    }
+    return packed;
+}
+
+/* sums (2 x 2 tiles of 16 x 16 f32: rows r, r + 16 by columns of two tile columns) = x (32 rows from x on) times w */
+static inline void four_tiles(const uint16_t *x, long stride, const uint16_t *w0, const uint16_t *w1, long blocks,
+                              float *s00, float *s01, float *s10, float *s11, long out) {
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (long block = 0; block < blocks; block++) {
+        _tile_loadd(4, x + block * DEPTH, 2 * stride);
+        _tile_loadd(6, w0 + block * EDGE * DEPTH, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, w1 + block * EDGE * DEPTH, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_loadd(5, x + EDGE * stride + block * DEPTH, 2 * stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, s00, 4 * out);
+    _tile_stored(1, s01, 4 * out);
+    _tile_stored(2, s10, 4 * out);
+    _tile_stored(3, s11, 4 * out);
+}
+
+/* The functions of one row's units, `width` from the first on; their sums are row r of the tiles of each gate. */
+static inline __attribute__((always_inline)) void lstm_units(long width, long H, float (*sums)[2 * EDGE][EDGE], long r,
+                                                             uint16_t *gate, const float *shift, const float *old,
+                                                             float *cell, uint16_t *output) {
+#pragma omp simd
+    for (long j = 0; j < width; j++) {
+        float i = sigmoid(widen(gate[j]) + sums[0][r][j] + shift[j]);
+        float f = sigmoid(widen(gate[H + j]) + sums[1][r][j] + shift[H + j]);
+        float g = squash(widen(gate[2 * H + j]) + sums[2][r][j] + shift[2 * H + j]);
+        float o = sigmoid(widen(gate[3 * H + j]) + sums[3][r][j] + shift[3 * H + j]);
+        float c = f * old[j] + i * g;
+        gate[j] = narrow(i);
+        gate[H + j] = narrow(f);
+        gate[2 * H + j] = narrow(g);
+        gate[3 * H + j] = narrow(o);
+        cell[j] = c;
+        output[j] = narrow(o * squash(c));
+    }
+}
+
+/* As lstm_forward for all steps: counts (steps) rows of each step, falling; a (P, 4H) becomes the gates; w (4H, H);
+ * h0, c0 (B, H) -> carried (P, H), h (P, H), last (B, H): the cell state after each row's last step. 0: no memory. */
+int lstm_layer_forward(int steps, const int64_t *counts, int B, int H, uint16_t *a, const uint16_t *w,
+                       const float *bias, const uint16_t *h0, const float *c0, float *carried, uint16_t *h,
+                       float *last) {
+    long depth = up(H, DEPTH), rows = up(B, 2 * EDGE), units = up(H, EDGE) / EDGE, blocks = depth / DEPTH;
+    uint16_t *packed[4] = {0}, *now = zeros(2 * rows * depth), *next = zeros(2 * rows * depth);
+    int fine = now && next;
+    for (int gate = 0; gate < 4 && fine; gate++)
+        fine = (packed[gate] = tiled(w + (long)gate * H * H, H, H, 1, H)) != 0;
+    if (fine) {
+        for (long row = 0; row < B; row++) memcpy(now + row * depth, h0 + row * H, 2 * H);
+#pragma omp parallel
+        {
+            float sums[4][2 * EDGE][EDGE] __attribute__((aligned(64)));
+            tiles kept __attribute__((aligned(64)));
+            tiles_begin(&kept);
+            long at = 0;
+            const float *before = c0;
+            uint16_t *from = now, *to = next;
+            for (int step = 0; step < steps; step++) {
+                long n = counts[step], ends = step + 1 < steps ? counts[step + 1] : 0;
+#pragma omp for schedule(static)
+                for (long unit = 0; unit < units; unit++) {
+                    long first = unit * EDGE, width = H - first < EDGE ? H - first : EDGE;
+                    long weights = unit * blocks * EDGE * DEPTH;
+                    for (long row = 0; row < n; row += 2 * EDGE) {
+                        for (int pair = 0; pair < 4; pair += 2)
+                            four_tiles(from + row * depth, depth, packed[pair] + weights, packed[pair + 1] + weights,
+                                       blocks, sums[pair][0], sums[pair + 1][0], sums[pair][EDGE],
+                                       sums[pair + 1][EDGE], EDGE);
+                        long most = n - row < 2 * EDGE ? n - row : 2 * EDGE;
+                        for (long r = 0; r < most; r++) {
+                            long place = at + row + r, kept_row = row + r;
+                            const float *old = before + kept_row * H + first, *shift = bias + first;
+                            uint16_t *gate = a + place * 4 * H + first, *output = h + place * H + first;
+                            float *cell = carried + place * H + first;
+                            if (width == EDGE) /* a known width makes one vector of it */
+                                lstm_units(EDGE, H, sums, r, gate, shift, old, cell, output);
+                            else
+                                lstm_units(width, H, sums, r, gate, shift, old, cell, output);
+                            memcpy(to + kept_row * depth + first, output, 2 * width);
+                            if (kept_row >= ends) memcpy(last + kept_row * H + first, cell, 4 * width);
+                        }
+                    }
+                } /* all threads wait here: the next step reads what every one wrote */
+                before = carried + at * H;
+                at += n;
+                uint16_t *other = from;
+                from = to;
+                to = other;
+            }
+            tiles_end(&kept);
+        }
+    }
+    for (int gate = 0; gate < 4; gate++) free(packed[gate]);
+    free(now);
+    free(next);
+    return fine;
+}
+
+/* As lstm_backward for all steps, from d_h (P, H); d_c (B, H) in and out; -> d_gates (P, 4H), d_h0 (B, H). */
+int lstm_layer_backward(int steps, const int64_t *counts, int B, int H, const uint16_t *gates, const uint16_t *w,
+                        const float *c0, const float *carried, const uint16_t *d_h, float *d_c, uint16_t *d_gates,
+                        float *d_h0) {
+    long depth = up(4 * H, DEPTH), rows = up(B, 2 * EDGE), width = up(H, 2 * EDGE), blocks = depth / DEPTH, total = 0;
+    for (int step = 0; step < steps; step++) total += counts[step];
+    uint16_t *packed = tiled(w, 4 * H, H, H, 1), *fed = zeros(2 * rows * depth);
+    float *state = zeros(4 * rows * width);
+    /* tiled() makes whole pairs of tile columns only where H fills them; one more of zeros serves the last */
+    uint16_t *none = zeros(2 * depth * EDGE);
+    int fine = packed && fed && state && none;
+    if (fine) {
+#pragma omp parallel
+        {
+            tiles kept __attribute__((aligned(64)));
+            tiles_begin(&kept);
+            long at = total;
+            for (int step = steps - 1; step >= 0; step--) {
+                long n = counts[step], later = step + 1 < steps ? counts[step + 1] : 0;
+                at -= n;
+                const float *before = step ? carried + (at - counts[step - 1]) * H : c0;
+#pragma omp for schedule(static)
+                for (long row = 0; row < n; row++) {
+                    const uint16_t *gate = gates + (at + row) * 4 * H, *above = d_h + (at + row) * H;
+                    const float *old = before + row * H, *cell = carried + (at + row) * H, *after = state + row * width;
+                    float *through = d_c + row * H, has = row < later ? 1.0f : 0.0f;
+                    uint16_t *out = d_gates + (at + row) * 4 * H, *next = fed + row * depth;
+#pragma omp simd
+                    for (long j = 0; j < H; j++) {
+                        float i = widen(gate[j]), f = widen(gate[H + j]), g = widen(gate[2 * H + j]);
+                        float o = widen(gate[3 * H + j]), d = widen(above[j]) + has * after[j], t = squash(cell[j]);
+                        float d_cell = through[j] + d * o * (1.0f - t * t);
+                        next[j] = out[j] = narrow(d_cell * g * i * (1.0f - i));
+                        next[H + j] = out[H + j] = narrow(d_cell * old[j] * f * (1.0f - f));
+                        next[2 * H + j] = out[2 * H + j] = narrow(d_cell * i * (1.0f - g * g));
+                        next[3 * H + j] = out[3 * H + j] = narrow(d * t * o * (1.0f - o));
+                        through[j] = d_cell * f;
+                    }
+                }
+#pragma omp for schedule(static)
+                for (long unit = 0; unit < width / EDGE; unit += 2) {
+                    const uint16_t *w0 = packed + unit * blocks * EDGE * DEPTH;
+                    const uint16_t *w1 = (unit + 1) * EDGE < up(H, EDGE) ? w0 + blocks * EDGE * DEPTH : none;
+                    for (long row = 0; row < n; row += 2 * EDGE) {
+                        float *out = state + row * width + unit * EDGE;
+                        four_tiles(fed + row * depth, depth, w0, w1, blocks, out, out + EDGE, out + EDGE * width,
+                                   out + EDGE * width + EDGE, width);
+                    }
+                }
+            }
+            tiles_end(&kept);
+        }
+        for (long row = 0; row < B; row++) memcpy(d_h0 + row * H, state + row * width, 4 * H);
+        for (long row = steps ? counts[0] : 0; row < B; row++) memset(d_h0 + row * H, 0, 4 * H);
+    }
+    free(packed);
+    free(fed);
+    free(state);
+    free(none);
+    return fine;
+}
+#else
+int has_lstm_layer(void) { return 0; }
+#endif
+
 #define NUMBER float
 #define NAME(name) name##_f32
 #define GET(x) (x)
@@ -104,6 +337,8 @@ void tanh_scores_backward(int n, int S, int A, const float *q, const float *k, c
 #define GET(x) widen(x)
 #define PUT(x) narrow(x)
 #include __FILE__
+#undef NUMBER
+#define BOTH_MADE
 
 #else
 
@@ -251,4 +486,66 @@ void NAME(cross_entropy)(int n, int V, NUMBER *products, const float *bias, cons
     }
 }
 
+#endif
+
+#if defined(BOTH_MADE) && !defined(NUMBER)
+/* --- a whole layer over packed positions, in f32, with a product of PyTorch's -------------------------------------- */
+
+typedef void (*sgemm_of_fortran)(const char *, const char *, const int *, const int *, const int *, const float *,
+                                 const float *, const int *, const float *, const int *, const float *, float *,
+                                 const int *);
+static sgemm_of_fortran sgemm;
+
+void use_sgemm(void *function) { sgemm = (sgemm_of_fortran)function; }
+
+/* out (n, N) = x (n, K) times w (K, N) */
+static void product(int n, int N, int K, const float *x, const float *w, float *out) {
+    float one = 1.0f, zero = 0.0f;
+    sgemm("N", "N", &N, &n, &K, &one, w, &N, x, &K, &zero, out, &N);
+}
+
+/* All steps: counts (steps) rows of each, falling; a (P, 3H or 4H), w (H, 3H or 4H), h0 and c0 (B, H) -> gates (P, 4H),
+ * carried and h (P, H), last (B, H): what is carried after each row's last step. 0: no memory. */
+int layer_forward(int gru, int steps, const int64_t *counts, int B, int H, const float *a, const float *w,
+                  const float *bias, const float *h0, const float *c0, float *gates, float *carried, float *h,
+                  float *last) {
+    long width = (gru ? 3L : 4L) * H, at = 0;
+    float *b = malloc(sizeof(float) * B * width);
+    if (!b) return 0;
+    for (int step = 0; step < steps; step++) {
+        long n = counts[step], ends = step + 1 < steps ? counts[step + 1] : 0;
+        product(n, width, H, h0, w, b);
+        (gru ? gru_forward_f32 : lstm_forward_f32)(n, H, a + at * width, b, bias, c0, gates + at * 4 * H,
+                                                   carried + at * H, h + at * H);
+        memcpy(last + ends * H, carried + (at + ends) * H, sizeof(float) * (n - ends) * H);
+        h0 = h + at * H;
+        c0 = carried + at * H;
+        at += n;
+    }
+    free(b);
+    return 1;
+}
+
+/* The gradient: w (3H or 4H, H), d_h (P, H); d_c (B, H) in and out -> d_a, d_b (P, 3H or 4H; one for an LSTM), d_h0. */
+int layer_backward(int gru, int steps, const int64_t *counts, int B, int H, const float *gates, const float *w,
+                   const float *c0, const float *carried, const float *d_h, float *d_c, float *d_a, float *d_b,
+                   float *d_h0) {
+    long width = (gru ? 3L : 4L) * H, at = 0, later = 0;
+    for (int step = 0; step < steps; step++) at += counts[step];
+    for (int step = steps - 1; step >= 0; step--) {
+        long n = counts[step];
+        at -= n;
+        const float *before = step ? carried + (at - counts[step - 1]) * H : c0;
+        if (gru)
+            gru_backward_f32(n, later, H, gates + at * 4 * H, before, d_h + at * H, d_h0, d_c, d_a + at * width,
+                             d_b + at * width);
+        else
+            lstm_backward_f32(n, later, H, gates + at * 4 * H, before, carried + at * H, d_h + at * H, d_h0, d_c,
+                              d_a + at * width);
+        product(n, H, width, d_b + at * width, w, d_h0); /* the gradient of the step before's output */
+        later = n;
+    }
+    memset(d_h0 + later * H, 0, sizeof(float) * (B - later) * H);
+    return 1;
+}
 #endif

@@ -129,6 +129,82 @@ def cell_backward(
         _of(library, "gru_backward", d_h)(rows, later, hidden, *fixed, after, *out)
 
 
+def layer_forward(
+    cell: Cell,
+    counts: Tensor,
+    a: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    gates: Tensor,
+    carried: Tensor,
+    h: Tensor,
+    last: Tensor,
+) -> bool:
+    """All steps of a layer in one call: in f32 with PyTorch's own product, in bf16 an LSTM on processors with AMX.
+
+    Args:
+        cell: the kind of cell.
+        counts: (steps,) int64, rows at each step, falling.
+        a: (P, 3H or 4H) what the input brings.
+        weight: (3H or 4H, H). bias: (4H,) f32. h0: (B, H). c0: (B, H) f32.
+        gates: (P, 4H), carried: (P, H) f32 and h: (P, H), to be filled; an LSTM's gates are ``a`` itself.
+        last: (B, H) f32, what is carried after each row's last step; rows without a step keep what is there.
+
+    Returns:
+        Whether it was done; if not, nothing was touched.
+    """
+    if not _has_layer(cell, a):
+        return False
+    library, (rows, hidden) = _library(), c0.shape
+    assert library is not None
+    if a.dtype == torch.bfloat16:
+        tensors = map(_at, (a, weight, bias, h0, c0, carried, h, last))
+        done = library.lstm_layer_forward(len(counts), _at(counts), rows, hidden, *tensors)
+    else:
+        turned = weight.t().contiguous()  # few rows: MKL is up to twice as fast with it
+        tensors = map(_at, (a, turned, bias, h0, c0, gates, carried, h, last))
+        done = library.layer_forward(int(cell == "gru"), len(counts), _at(counts), rows, hidden, *tensors)
+    assert done, "no memory for one layer"
+    return True
+
+
+def layer_backward(
+    cell: Cell,
+    counts: Tensor,
+    gates: Tensor,
+    weight: Tensor,
+    c0: Tensor,
+    carried: Tensor,
+    d_h: Tensor,
+    d_c: Tensor,
+    d_a: Tensor,
+    d_b: Tensor,
+    d_h0: Tensor,
+) -> bool:
+    """The gradient of `layer_forward`: fills d_a, d_b (P, 3H or 4H), d_h0 (B, H) f32; d_c (B, H) f32 is in and out."""
+    if not _has_layer(cell, gates):
+        return False
+    library, (rows, hidden) = _library(), c0.shape
+    assert library is not None
+    if gates.dtype == torch.bfloat16:
+        tensors = map(_at, (gates, weight, c0, carried, d_h, d_c, d_a, d_h0))
+        done = library.lstm_layer_backward(len(counts), _at(counts), rows, hidden, *tensors)
+    else:
+        tensors = map(_at, (gates, weight, c0, carried, d_h, d_c, d_a, d_b, d_h0))
+        done = library.layer_backward(int(cell == "gru"), len(counts), _at(counts), rows, hidden, *tensors)
+    assert done, "no memory for one layer"
+    return True
+
+
+def _has_layer(cell: Cell, number: Tensor) -> bool:
+    library = _library()
+    if library is None:
+        return False
+    return library.has_sgemm if number.dtype == torch.float32 else cell == "lstm" and library.has_amx
+
+
 def tanh_scores(q: Tensor, keys: Tensor, score: Tensor, mask: Tensor) -> Tensor:
     """score · tanh(q + k), 0 where the mask is False: q (n, A), keys (n, S, A), score (A,), mask (n, S) → (n, S)."""
     library, (rows, positions, width) = _library(), keys.shape
@@ -280,6 +356,10 @@ _ARGUMENTS = {
     "gru_forward": "nnppppppp",
     "gru_backward": "nnnppppppp",
     "cross_entropy": "nnpppfnpp",
+    "layer_forward": "nnpnnppppppppp",
+    "layer_backward": "nnpnnppppppppp",
+    "lstm_layer_forward": "npnnpppppppp",
+    "lstm_layer_backward": "npnnpppppppp",
     "tanh_scores": "nnnppppp",
     "tanh_scores_backward": "nnnpppppppp",
 }
@@ -314,10 +394,25 @@ def _built() -> ctypes.CDLL | str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"they could not be built: {error}"
     for name, arguments in _ARGUMENTS.items():
-        for number in ("",) if name.startswith("tanh") else ("_f32", "_bf16"):
-            function = getattr(library, name + number)
-            function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], None
+        for number in ("",) if name.startswith(("tanh", "layer", "lstm_layer")) else ("_f32", "_bf16"):
+            function = getattr(library, name + number, None)
+            if function is not None:
+                function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], ctypes.c_int
+    library.has_amx = bool(library.has_lstm_layer())  # type: ignore[attr-defined]
+    library.has_sgemm = _lend_sgemm(library)  # type: ignore[attr-defined]
     return library
+
+
+def _lend_sgemm(library: ctypes.CDLL) -> bool:
+    """Gives the kernels PyTorch's product in f32 (BLAS's sgemm), if its library shows it."""
+    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
+    try:
+        function = ctypes.CDLL(str(path)).sgemm_
+    except (OSError, AttributeError):
+        return False
+    library.use_sgemm.argtypes, library.use_sgemm.restype = [ctypes.c_void_p], None
+    library.use_sgemm(ctypes.cast(function, ctypes.c_void_p))
+    return True
 
 
 def _machine_flags() -> list[str]:

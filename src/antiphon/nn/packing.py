@@ -34,6 +34,8 @@ class Packing:
         self.rows, self.width = len(of_row), width
         self.counts: list[int] = counts.tolist()
         """Rows at each step."""
+        self.alive = torch.from_numpy(counts.astype(np.int64))
+        """The same as a tensor (steps,)."""
         self.spans: list[tuple[int, int]] = list(itertools.pairwise(starts.tolist()))
         """First and last + 1 packed position of each step."""
         self.real = int(starts[-1])

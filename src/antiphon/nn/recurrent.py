@@ -8,7 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.nn.deferred import LoopLinear
-from antiphon.nn.kernels import Cell, LoopProduct, cell_backward, cell_bias, cell_forward, column_sums, product_format
+from antiphon.nn.kernels import (
+    Cell,
+    LoopProduct,
+    cell_backward,
+    cell_bias,
+    cell_forward,
+    column_sums,
+    layer_backward,
+    layer_forward,
+    product_format,
+)
 from antiphon.nn.packing import Packing
 from antiphon.nn.state import LayerState
 
@@ -126,17 +136,9 @@ class _Sequence(torch.autograd.Function):
         h[packing.real :] = 0
         carried = torch.empty(size, hidden)
         last = c0.clone()
-        product = LoopProduct(w_state.to(number))
-        before, counts = c0, packing.counts
-        for step, (now_a, now_gates, now, now_h) in enumerate(
-            zip(*map(packing.steps, (a, gates, carried, h)), strict=True)
-        ):
-            b = product(_rows(h, packing, step, product.grain) if step else first[: counts[0]])
-            cell_forward(cell, now_a, b, bias, before, now_gates, now, now_h)
-            ends = counts[step + 1] if step + 1 < len(counts) else 0
-            if ends < counts[step]:
-                last[ends : counts[step]] = now[ends:]
-            before = now
+        w_loop = w_state.to(number)
+        if not layer_forward(cell, packing.alive, a, w_loop, bias, first, c0, gates, carried, h, last):
+            _loop_forward(cell, packing, a, w_loop, bias, first, c0, gates, carried, h, last)
         ctx.save_for_backward(x_used, w_input, w_state, gates, h, carried, first, c0)
         ctx.packing, ctx.cell, ctx.dtype = packing, cell, x.dtype
         return h, last
@@ -154,15 +156,9 @@ class _Sequence(torch.autograd.Function):
         if cell == "gru":
             d_b = torch.empty_like(d_a)
             d_b[packing.real :] = 0
-        product = LoopProduct(w_state.to(number).t())
-        d_state, later = None, 0
-        now_carried = packing.steps(carried)
-        by_step = zip(*map(packing.steps, (gates, d_h, d_a, d_b)), now_carried, (c0, *now_carried[:-1]), strict=True)
-        for step, (now_gates, now_d_h, now_d_a, now_d_b, now, before) in reversed(list(enumerate(by_step))):
-            cell_backward(cell, now_gates, before, now, now_d_h, d_state, later, d_carried, now_d_a, now_d_b)
-            later = packing.counts[step]
-            if step or ctx.needs_input_grad[1]:
-                d_state = product(_from(d_b, packing.spans[step][0], later, product.grain))
+        d_h0, w_loop = torch.empty_like(d_carried), w_state.to(number)
+        if not layer_backward(cell, packing.alive, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0):
+            _loop_backward(cell, packing, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0)
         w_used = w_input.to(number)
         d_x = torch.mm(d_a, w_used).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         d_w_input = torch.mm(d_a.t(), x).float()
@@ -173,14 +169,64 @@ class _Sequence(torch.autograd.Function):
         d_w_state = torch.mm(d_b.t(), h_before).float()
         d_bias = column_sums(d_a)
         d_bias_state = d_bias if cell == "lstm" else column_sums(d_b)
-        d_h0 = d_c0 = None
-        if ctx.needs_input_grad[1]:
-            assert d_state is not None
-            d_h0, d_c0 = torch.zeros_like(d_carried), d_carried
-            d_h0[:rows] = d_state[:rows]
-            if cell == "gru":  # there the two are one
-                d_h0, d_c0 = d_h0.add_(d_carried), None
+        d_c0 = d_carried
+        if cell == "gru":  # there the two are one
+            d_h0, d_c0 = d_h0.add_(d_carried), None
         return d_x, d_h0, d_c0, d_w_input, d_w_state, d_bias, d_bias_state, None, None
+
+
+def _loop_forward(
+    cell: Cell,
+    packing: Packing,
+    a: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    h0: Tensor,
+    c0: Tensor,
+    gates: Tensor,
+    carried: Tensor,
+    h: Tensor,
+    last: Tensor,
+) -> None:
+    """Step after step: fills gates, carried, h and last."""
+    product, before, counts = LoopProduct(weight), c0, packing.counts
+    by_step = zip(*map(packing.steps, (a, gates, carried, h)), strict=True)
+    for step, (now_a, now_gates, now, now_h) in enumerate(by_step):
+        if step:  # the outputs of the step before, of the rows alive at this step
+            b = product(_from(h, packing.spans[step - 1][0], counts[step], product.grain))
+        else:
+            b = product(h0[: counts[0]])
+        cell_forward(cell, now_a, b, bias, before, now_gates, now, now_h)
+        ends = counts[step + 1] if step + 1 < len(counts) else 0
+        if ends < counts[step]:
+            last[ends : counts[step]] = now[ends:]
+        before = now
+
+
+def _loop_backward(
+    cell: Cell,
+    packing: Packing,
+    gates: Tensor,
+    weight: Tensor,
+    c0: Tensor,
+    carried: Tensor,
+    d_h: Tensor,
+    d_carried: Tensor,
+    d_a: Tensor,
+    d_b: Tensor,
+    d_h0: Tensor,
+) -> None:
+    """Step after step, from the last: fills d_a, d_b and d_h0; d_carried is in and out."""
+    product, d_state, later = LoopProduct(weight.t()), None, 0
+    now_carried = packing.steps(carried)
+    by_step = zip(*map(packing.steps, (gates, d_h, d_a, d_b)), now_carried, (c0, *now_carried[:-1]), strict=True)
+    for step, (now_gates, now_d_h, now_d_a, now_d_b, now, before) in reversed(list(enumerate(by_step))):
+        cell_backward(cell, now_gates, before, now, now_d_h, d_state, later, d_carried, now_d_a, now_d_b)
+        later = packing.counts[step]
+        d_state = product(_from(d_b, packing.spans[step][0], later, product.grain))
+    d_h0.zero_()
+    if d_state is not None:
+        d_h0[:later] = d_state[:later]
 
 
 class _Step(torch.autograd.Function):
@@ -228,11 +274,6 @@ class _Step(torch.autograd.Function):
         if cell == "gru":
             return d_x, d_state.add_(d_carried), *[None] * 7
         return d_x, d_state, d_carried, *[None] * 6
-
-
-def _rows(h: Tensor, packing: Packing, step: int, grain: int) -> Tensor:
-    """The outputs of the step before, of the rows alive at this step; a few rows more where they come in a grain."""
-    return _from(h, packing.spans[step - 1][0], packing.counts[step], grain)
 
 
 def _from(x: Tensor, start: int, rows: int, grain: int) -> Tensor:
