@@ -202,7 +202,9 @@ def _has_layer(cell: Cell, number: Tensor) -> bool:
     library = _library()
     if library is None:
         return False
-    return library.has_sgemm if number.dtype == torch.float32 else cell == "lstm" and library.has_amx
+    if number.dtype == torch.float32:
+        return bool(library.has_sgemm)
+    return cell == "lstm" and bool(library.has_amx)
 
 
 def tanh_scores(q: Tensor, keys: Tensor, score: Tensor, mask: Tensor) -> Tensor:
