@@ -303,6 +303,9 @@ def test_bundled_models_are_small_and_a_folder_of_the_name_wins(exported, tmp_pa
         assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4e6
         assert (folder / "README.md").is_file()
     monkeypatch.chdir(tmp_path)
+    Path("dates").mkdir()  # such as the corpus: no model
+    assert antiphon.load("dates").folder == bundled()["dates"]
+    Path("dates").rmdir()
     shutil.copytree(exported, "dates")
     assert antiphon.load("dates").folder == Path("dates")
     with pytest.raises(FolderError, match="no such folder"):

@@ -15,6 +15,6 @@ def bundled() -> dict[str, Path]:
 
 
 def resolved(name: str | Path) -> Path:
-    """The folder that is meant: one that is there, or else the bundled model of this name."""
+    """The folder that is meant: a model's that is there, or else the bundled model of this name."""
     folder = Path(name).expanduser()
-    return folder if folder.exists() else bundled().get(str(name), folder)
+    return folder if (folder / CONFIG).is_file() else bundled().get(str(name), folder)
