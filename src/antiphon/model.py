@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from antiphon.config import Config, SearchConfig, parse_config
-from antiphon.data.tokenizer import BOS, EOS, PAD, Tokenizer
+from antiphon.data.batches import padded
+from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import MissingExtraError, UsageError
 from antiphon.runtime.bundled import resolved
 from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
@@ -159,8 +160,8 @@ class Model:
         longest = np.array([max(len(s.ids) + 1, len(t) + 1) for s, t in zip(sources, targets, strict=True)], np.int64)
         for rows in _batches(longest, min(_POSITIONS, _LOGITS // self.engine.vocabulary)):
             src, src_len = self._padded([sources[row] for row in rows])
-            tgt_out = _padded([[*targets[row], EOS] for row in rows])
-            tgt_in = _padded([[BOS, *targets[row]] for row in rows])
+            tgt_out = padded([[*targets[row], EOS] for row in rows])
+            tgt_in = padded([[BOS, *targets[row]] for row in rows])
             nats[rows] = self.engine.score(src, src_len, tgt_in, tgt_out).astype(np.float64).sum(axis=1)
         return nats, tokens
 
@@ -201,7 +202,7 @@ class Model:
         """src (N, S) and src_len (N,) as in training: perhaps backwards, then EOS."""
         step = -1 if self.config.data.reverse_source else 1
         rows = [[*source.ids[::step], EOS] for source in sources]
-        return _padded(rows), np.array([len(row) for row in rows], dtype=np.int64)
+        return padded(rows), np.array([len(row) for row in rows], dtype=np.int64)
 
     def _limits(self, src_len: np.ndarray, config: SearchConfig) -> np.ndarray:
         if config.max_length is not None:
@@ -274,14 +275,6 @@ def load(folder: str | Path, *, threads: int | None = None) -> Model:
             raise
         raise MissingExtraError("answering with a model that is not exported", "train") from None
     return Model(runner.load_engine(folder, config.model, **sizes), source_tokenizer, target_tokenizer, config, folder)
-
-
-def _padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
-    """(N, longest) int64, PAD after the end."""
-    padded = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
-    for n, row in enumerate(rows):
-        padded[n, : len(row)] = row
-    return padded
 
 
 def _batches(lengths: np.ndarray, positions: int) -> Iterator[np.ndarray]:

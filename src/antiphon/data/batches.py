@@ -37,6 +37,14 @@ class Batch:
     """(rows,) int64: which pairs of the stores."""
 
 
+def padded(rows: Sequence[Sequence[int]]) -> np.ndarray:
+    """(N, longest) int64, PAD after the end of each row."""
+    filled = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
+    for n, row in enumerate(rows):
+        filled[n, : len(row)] = row
+    return filled
+
+
 def make_batch(
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 from safetensors.numpy import load_file
 
+from antiphon.data.batches import padded
 from antiphon.data.store import Store
 from antiphon.data.tokenizer import BOS, EOS, PAD, TURN_ID
 from antiphon.errors import FolderError
@@ -130,10 +131,10 @@ def on_dev(one: Model, other: Model, run: Path) -> tuple[tuple[float, float], fl
     targets = [stores[1][row].tolist() for row in range(count)]
     nats, tokens, same = [0.0, 0.0], 0, 0
     for start in range(0, count, 32):
-        src = _padded([[*ids, EOS] for ids in sources[start : start + 32]])
+        src = padded([[*ids, EOS] for ids in sources[start : start + 32]])
         src_len = (src != PAD).sum(axis=1)
-        tgt_out = _padded([[*ids, EOS] for ids in targets[start : start + 32]])
-        tgt_in = _padded([[BOS, *ids] for ids in targets[start : start + 32]])
+        tgt_out = padded([[*ids, EOS] for ids in targets[start : start + 32]])
+        tgt_in = padded([[BOS, *ids] for ids in targets[start : start + 32]])
         tokens += int((tgt_out != PAD).sum())
         answers = []
         for index, model in enumerate((one, other)):
@@ -142,13 +143,6 @@ def on_dev(one: Model, other: Model, run: Path) -> tuple[tuple[float, float], fl
             answers.append(greedy(model.engine, src, src_len, model.config.search, limits))
         same += sum(mine[0].ids == yours[0].ids for mine, yours in zip(*answers, strict=True))
     return (nats[0] / tokens, nats[1] / tokens), same / count
-
-
-def _padded(rows: list[list[int]]) -> np.ndarray:
-    padded = np.full((len(rows), max(map(len, rows))), PAD, dtype=np.int64)
-    for index, row in enumerate(rows):
-        padded[index, : len(row)] = row
-    return padded
 
 
 def _texts(rng: np.random.Generator, rows: int, vocabulary: int, longest: int) -> tuple[np.ndarray, np.ndarray]:

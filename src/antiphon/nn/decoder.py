@@ -109,8 +109,7 @@ class Decoder(nn.Module):
         between = None
         if self.training and self.dropout.chance:
             between = self.dropout.mask(packing.rows, self.layers[0].hidden)
-        if packing.ranked is not None:
-            memory = Memory(*(packing.by_rank(part) for part in (memory.values, memory.keys, memory.mask)))
+        memory = Memory(*(packing.by_rank(part) for part in (memory.values, memory.keys, memory.mask)))
         join, look = loop_linear(self.join_context), self.attention.looker(memory)
         steppers = [layer.stepper() for layer in self.layers]
         layers = [tuple(packing.by_rank(part) for part in layer) for layer in state.layers]

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antiphon.nn.kernels import column_sums, tanh_scores, tanh_scores_backward
+from antiphon.nn.kernels import column_sums, product_format, tanh_scores, tanh_scores_backward
 
 
 class Shared:
@@ -31,9 +31,7 @@ class Shared:
 
     def __init__(self, matrix: Tensor, other: Tensor | None) -> None:
         self._originals = matrix, other
-        self.matrix = matrix.detach()
-        if torch.is_autocast_enabled("cpu"):
-            self.matrix = self.matrix.to(torch.get_autocast_dtype("cpu"))
+        self.matrix = matrix.detach().to(product_format())
         self.inputs: list[Tensor] = []
         self.grads: list[Tensor] = []
 

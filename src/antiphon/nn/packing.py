@@ -54,6 +54,7 @@ class Packing:
         """(P,) the place of each packed position in the flattened rectangle."""
         ranks = np.empty_like(ranked)
         ranks[ranked] = np.arange(len(ranked))
+        self._ranks = torch.from_numpy(ranks)
         self.last = torch.from_numpy(np.where(of_row > 0, starts[np.maximum(of_row, 1) - 1] + ranks, 0))
         """(B,) the packed position of each row's last real one; 0 for a row without any."""
 
@@ -72,11 +73,7 @@ class Packing:
 
     def by_row(self, x: Tensor) -> Tensor:
         """The inverse of `by_rank`."""
-        if self.ranked is None:
-            return x
-        back = torch.empty_like(self.ranked)
-        back[self.ranked] = torch.arange(len(self.ranked))
-        return x.index_select(0, back)
+        return x if self.ranked is None else x.index_select(0, self._ranks)
 
     def steps(self, x: Tensor) -> tuple[Tensor, ...]:
         """Views of (P, D) by step: (rows at the step, D) each."""

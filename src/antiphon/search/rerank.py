@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from antiphon.config import SearchConfig
-from antiphon.data.tokenizer import BOS, EOS, PAD
+from antiphon.data.batches import padded
+from antiphon.data.tokenizer import BOS, EOS
 from antiphon.search.hypothesis import Hypothesis, length_penalty
 from antiphon.search.step import Engine
 
@@ -28,12 +29,7 @@ def rerank(engine: Engine, found: list[list[Hypothesis]], config: SearchConfig) 
     """
     hypotheses = [hypothesis for of_source in found for hypothesis in of_source]
     targets = [[*h.ids, EOS] if h.finished else h.ids for h in hypotheses]
-    width = max(1, *map(len, targets))
-    tgt_out = np.full((len(targets), width), PAD, dtype=np.int64)
-    for row, ids in enumerate(targets):
-        tgt_out[row, : len(ids)] = ids
-    tgt_in = np.concatenate((np.full((len(targets), 1), BOS), tgt_out[:, :-1]), axis=1)
-    tgt_in = np.where(tgt_out == PAD, PAD, tgt_in)
+    tgt_in, tgt_out = padded([[BOS, *ids[:-1]] for ids in targets]), padded(targets)
     empty = np.full((len(targets), 1), EOS, dtype=np.int64)
     prior = engine.score(empty, np.ones(len(targets), dtype=np.int64), tgt_in, tgt_out).astype(np.float64).sum(axis=1)
     scores = [
