@@ -22,7 +22,7 @@ from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.training.optimizer import Optimizer
-from antiphon.training.trainer import batch_loss
+from antiphon.training.trainer import batch_loss, optimizer_for
 from benchmarks import machine
 
 POSITIONS, WIDTH, SAMPLES = 1280, 256, 512
@@ -88,7 +88,7 @@ def whole(size: int, repeats: int) -> float:
     torch.manual_seed(1)
     config: Config = load_config("cs20")
     model = Seq2Seq(config.model, source_vocabulary=size, target_vocabulary=size).train()
-    optimizer = Optimizer(model, config.train, sparse=model.sparse_parameters())
+    optimizer = optimizer_for(model, config)
     sampler = LogUniformSampler(frequencies(size), 1)
     texts = [[words(size, 15, rng) for _ in range(config.train.batch_size or 64)] for _ in range(2)]
     batch = make_batch(texts[0], texts[1], (19, 19))

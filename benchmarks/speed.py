@@ -36,10 +36,9 @@ from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler
 from antiphon.runtime.folder import LOG, read_lines
-from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared, prepare
-from antiphon.training.trainer import batch_loss
+from antiphon.training.trainer import batch_loss, optimizer_for
 from benchmarks import machine
 
 WARM = 60
@@ -128,7 +127,7 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
         "target_vocabulary": prepared.target_tokenizer.size,
     }
     model, precision = Seq2Seq(config.model, **sizes).train(), choose_precision(config.train.precision)
-    optimizer = Optimizer(model, config.train, sparse=model.sparse_parameters())
+    optimizer = optimizer_for(model, config)
     sampler = None
     if config.model.softmax == "sampled":
         sampler = LogUniformSampler(prepared.target_counts(), config.train.seed)

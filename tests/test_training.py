@@ -72,6 +72,7 @@ VARIANTS = {
         "model": {"feed": True, "cell": "gru", "attention": "additive"},
         "train": {"optimizer": "sgd", "order": "proportional", "average": 0.0, "learning_rate": 0.2},
     },
+    "muon": {"train": {"optimizer": "muon", "weight_decay": 0.01}},
     "subword dropout": {"data": {"tokenizer": "bpe", "subword_dropout": 0.2, "vocabulary": 40}},
 }
 

@@ -129,8 +129,9 @@ class TrainConfig(_Group):
     """Most updates; the learning rate reaches zero there. Given alone, it replaces a preset's ``minutes``."""
     patience: Count = 6
     """Validations without a better dev score before training stops by itself."""
-    optimizer: Literal["adam", "sgd"] = "adam"
-    """AdamW (Loshchilov & Hutter 2019), or plain stochastic gradient descent."""
+    optimizer: Literal["adam", "muon", "sgd"] = "adam"
+    """adam: AdamW (Loshchilov & Hutter 2019). muon: orthogonal momentum for the hidden layers' matrices (Jordan et al.
+    2024), AdamW for the rest. sgd: plain stochastic gradient descent."""
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     """Highest learning rate."""
     warmup: Annotated[int, Field(ge=0)] = 200

@@ -12,6 +12,7 @@ from antiphon.nn.decoder import Decoder
 from antiphon.nn.dropout import TimeConstantDropout, drop_words
 from antiphon.nn.encoder import Encoder, source_mask
 from antiphon.nn.packing import Packing
+from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.softmax import full_log_probs
 from antiphon.nn.state import DecoderState, Memory
 
@@ -107,3 +108,14 @@ class Seq2Seq(nn.Module):
             return []
         tables = (self.source_embedding.weight, self.target_embedding.weight, self.softmax_weight, self.softmax_bias)
         return list(dict.fromkeys(tables))
+
+    def hidden_matrices(self) -> dict[str, int]:
+        """Names of the matrices between embeddings and softmax, and how many are stacked in each: a layer's gates."""
+        stacked = {}
+        for name, module in self.named_modules():
+            if isinstance(module, RecurrentLayer):
+                gates = 4 if module.cell == "lstm" else 3
+                stacked |= {f"{name}.rnn.weight_ih_l0": gates, f"{name}.rnn.weight_hh_l0": gates}
+            elif isinstance(module, nn.Linear):
+                stacked[f"{name}.weight"] = 1
+        return stacked

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from antiphon.config import TrainConfig
+from antiphon.training.muon import Muon
+from antiphon.training.precision import choose_precision
 
 
 class Optimizer:
-    """AdamW (Loshchilov & Hutter 2019) or SGD, with an exponential moving average of the weights.
+    """AdamW (Loshchilov & Hutter 2019), Muon (Jordan et al. 2024) or SGD, with an exponential moving average of the
+    weights.
 
+    Muon is for the matrices of the hidden layers; embeddings, softmax and vectors descend by AdamW beside it.
     Parameters named sparse get row-sparse gradients. Their rows, the rows of their moments and of their average
     are touched only where a gradient arrived, so an update costs what it samples and not V. A row's moments decay
     only when the row is touched (as TensorFlow's LazyAdam); its average catches up exactly, since the row's weight
@@ -22,9 +27,17 @@ class Optimizer:
         model: whose parameters, by name.
         config: rate is given per update; the other knobs from here.
         sparse: the parameters with row-sparse gradients.
+        hidden: names of the matrices that are Muon's, and how many are stacked in each.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, *, sparse: list[nn.Parameter]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        config: TrainConfig,
+        *,
+        sparse: list[nn.Parameter],
+        hidden: Mapping[str, int] | None = None,
+    ) -> None:
         self._config = config
         self._model = model
         tables = {id(parameter) for parameter in sparse}
@@ -37,10 +50,17 @@ class Optimizer:
         self._decay_sum = 0.0  # Σ log decay so far
         self._caught_up = {name: torch.zeros(p.shape[0]) for name, p in self._sparse.items() if config.average}
         self._adam: torch.optim.AdamW | None = None
+        self._muon: Muon | None = None
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
-        if config.optimizer == "adam":
-            matrices = [p for p in self._dense.values() if p.dim() > 1]
-            others = [p for p in self._dense.values() if p.dim() <= 1]
+        left = self._dense
+        if config.optimizer == "muon":
+            blocks = hidden or {}
+            number = torch.bfloat16 if choose_precision(config.precision) == "bf16" else torch.float32
+            self._muon = Muon({n: left[n] for n in blocks}, blocks, number=number, decay=config.weight_decay)
+            left = {name: p for name, p in left.items() if name not in blocks}
+        if config.optimizer != "sgd":
+            matrices = [p for p in left.values() if p.dim() > 1]
+            others = [p for p in left.values() if p.dim() <= 1]
             groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others}]
             self._adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, weight_decay=0.0, fused=True)
             self._moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in self._sparse.items()}
@@ -76,6 +96,8 @@ class Optimizer:
         return min(self._config.average, (1 + self.updates) / (10 + self.updates)) if self._average else 1.0
 
     def _descend_dense(self, rate: float) -> None:
+        if self._muon is not None:
+            self._muon.step(rate)
         if self._adam is not None:
             for group in self._adam.param_groups:
                 group["lr"] = rate
@@ -121,6 +143,8 @@ class Optimizer:
         found |= {f"caught_up/{name}": tensor for name, tensor in self._caught_up.items()}
         for name, (first, second) in self._moments.items():
             found |= {f"first/{name}": first, f"second/{name}": second}
+        if self._muon is not None:
+            found |= {f"mean/{name}": mean for name, mean in self._muon.means.items()}
         if self._adam is not None:
             for name, p in self._dense.items():
                 if slots := self._adam.state.get(p):
@@ -140,6 +164,9 @@ class Optimizer:
         for name, (first, second) in self._moments.items():
             first.copy_(state[f"first/{name}"])
             second.copy_(state[f"second/{name}"])
+        if self._muon is not None:
+            for name, mean in self._muon.means.items():
+                mean.copy_(state[f"mean/{name}"])
         if self._adam is not None:
             for name, p in self._dense.items():
                 if f"first/{name}" in state:

@@ -29,7 +29,7 @@ from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
 from antiphon.training.checkpoint import Position
-from antiphon.training.memory import give_back
+from antiphon.training.memory import give_back, keep
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
 from antiphon.training.preparation import Prepared, prepare, reopen, unknown_share
@@ -93,6 +93,7 @@ def train(
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         torch.manual_seed(config.train.seed)
+        keep()
         if resume:
             prepared = reopen(corpus, config, folder)
         else:
@@ -193,7 +194,7 @@ class _Trainer:
         self._model = Seq2Seq(config.model, **vocabularies)
         # a second set of weights only where the averaged ones differ from those that are trained
         self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
-        self._optimizer = Optimizer(self._model, config.train, sparse=self._model.sparse_parameters())
+        self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = None
         if config.model.softmax == "sampled":
@@ -430,6 +431,11 @@ class _Trainer:
         files.append_line(self._folder / files.LOG, as_record(event))
         if self._observer is not None:
             self._observer(event)
+
+
+def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
+    """The optimizer that these knobs ask for."""
+    return Optimizer(model, config.train, sparse=model.sparse_parameters(), hidden=model.hidden_matrices())
 
 
 def batch_loss(
