@@ -11,7 +11,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -286,10 +286,8 @@ class Keeper:
     def _purge(self) -> None:
         if self._days is not None and time.monotonic() - self._purged > PURGE_SECONDS:
             self._purged = time.monotonic()
-            try:
+            with suppress(SaveError):  # the next look comes, and a turn that cannot be kept is told to who said it
                 self._conversations.delete_older(self._days)
-            except SaveError:
-                pass  # the next look comes, and a turn that cannot be kept is told to who said it
 
 
 def as_record(turn: Turn) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
 from antiphon.config import load_config, parse_config
@@ -28,12 +28,16 @@ from antiphon.faces.knobs import (
     given,
     spelled_alike,
 )
+from antiphon.faces.record import as_record
 from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table
 from antiphon.version import VERSION
 
 if TYPE_CHECKING:
     from antiphon.data.pairs import Pair
     from antiphon.model import Model, Prediction
+
+CONVERSATIONS = "conversations.db"
+"""Where conversations are kept unless --store says otherwise."""
 
 _CHUNK = 256
 """Lines answered together when a file or a pipe is read."""
@@ -294,7 +298,7 @@ def predict(
                 if attention_png is not None and answered == 1:
                     _save_attention(prediction, attention_png, title=source)
                 if json:
-                    yield _json_text(_as_record(source, prediction, attention=attention), line=True)
+                    yield _json_text(as_record(source, prediction, attention=attention), line=True)
                 elif nbest > 1:
                     for one in (prediction, *prediction.alternatives):
                         yield f"{answered}\t{one.score:.4f}\t{shown(one.text)}"
@@ -384,6 +388,63 @@ def chat(
 
 
 @app.command(sort_key=6)
+def serve(
+    *model: str,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8000,
+    token: Annotated[str | None, Parameter(env_var="ANTIPHON_TOKEN")] = None,
+    store: Annotated[str | None, Parameter(env_var="ANTIPHON_STORE")] = None,
+    no_store: _Switch = False,
+    keep_days: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    rows: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=4096))] = 96,
+    queue: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65536))] = 256,
+    seconds: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 30.0,
+    threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+) -> None:
+    """A web page, and models for programs: OpenAI's chat completions, predictions, scores. Ctrl-C ends it.
+
+    Parameters
+    ----------
+    model
+        Run or model folders, or bundled models; the first is the default [default: dates].
+    host
+        The address to listen on; any but the loopback's wants a --token.
+    port
+        The port to listen on; 0: a free one.
+    token
+        What clients must send as "Authorization: Bearer …"; better given as $ANTIPHON_TOKEN, which ps does not show.
+    store
+        Where conversations are kept: a file, or postgresql://user@host/name [default: conversations.db].
+    no_store
+        Keep nothing.
+    keep_days
+        Forget conversations in which nothing was said for so many days.
+    rows
+        Answers decoded together.
+    queue
+        Answers that may wait; who comes then is told to come again.
+    seconds
+        Longest time an answer may take.
+    threads
+        CPU threads of each exported model.
+    """
+    from antiphon.faces import service
+
+    service.serve(
+        model or ("dates",),
+        host=host,
+        port=port,
+        token=token,
+        store=None if no_store else store or CONVERSATIONS,
+        days=keep_days,
+        rows=rows,
+        queue=queue,
+        seconds=seconds,
+        threads=threads,
+    )
+
+
+@app.command(sort_key=8)
 def export(
     run: Annotated[str, Parameter(name="RUN")],
     /,
@@ -416,7 +477,7 @@ def export(
     note(f'try it: antiphon predict {made.folder} "some text"')
 
 
-@app.command(sort_key=7)
+@app.command(sort_key=9)
 def inspect(
     path: Annotated[str, Parameter(name="DATA|RUN|MODEL")],
     /,
@@ -531,23 +592,6 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
                 file.write(line + "\n")
     except OSError as error:
         raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure="check the path") from None
-
-
-def _as_record(source: str, prediction: Prediction, *, attention: bool) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "source": source,
-        "text": prediction.text,
-        "score": round(float(prediction.score), 6),
-        "truncated": prediction.truncated,
-        "alternatives": [
-            {"text": other.text, "score": round(float(other.score), 6)} for other in prediction.alternatives
-        ],
-    }
-    if attention:
-        record["source_tokens"] = list(prediction.source_tokens)
-        record["tokens"] = list(prediction.tokens)
-        record["attention"] = [[round(float(weight), 4) for weight in row] for row in prediction.attention]
-    return record
 
 
 def _draw_attention(prediction: Prediction, console: Any) -> None:

@@ -1,0 +1,420 @@
+"""Requests that meet are answered together: two threads a model, between the event loop and the engine.
+
+One thread decodes streams: greedy and drawn answers, a token each a step; a request joins those under way and leaves
+when it is done or its client has gone. The other does what must be done whole: beams, n-best lists, scores; it takes
+all that waits and is alike, and calls the model once. A request that finds nobody else is begun at once. The queues
+are bounded: who finds one full is told so, rather than kept waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from antiphon.config import SearchConfig
+from antiphon.model import Spoken
+from antiphon.streams import Entry, Streams
+
+if TYPE_CHECKING:
+    from antiphon.model import Model, Prediction
+
+WAIT = 0.004
+"""Longest, in seconds, that a request waits for others before it joins those under way."""
+
+
+class Busy(Exception):
+    """The queue is full."""
+
+
+class Gone(Exception):
+    """The request was given up before it was answered."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is taken on at once."""
+
+    rows: int = 96
+    """Answers decoded together."""
+    queue: int = 256
+    """Answers that may wait beside them."""
+
+
+@dataclass(eq=False)
+class Answer:
+    """An answer on its way: an asynchronous iterator over its pieces, and what is known at its end."""
+
+    text: str
+    settings: SearchConfig
+    live: bool
+    """Whether pieces are wanted as they come; else there is one, the whole."""
+    loop: asyncio.AbstractEventLoop
+    queue: asyncio.Queue[str | Exception | None] = field(default_factory=asyncio.Queue)
+    arrived: float = field(default_factory=time.monotonic)
+    cancelled: bool = False
+    source_tokens: int = 0
+    """With the end mark."""
+    tokens: int = 0
+    """Decoder steps taken so far: the end mark counts."""
+    finished: bool = False
+    """Whether it ended by itself."""
+
+    def __aiter__(self) -> Answer:
+        return self
+
+    async def __anext__(self) -> str:
+        piece = await self.queue.get()
+        if piece is None:
+            raise StopAsyncIteration
+        if isinstance(piece, Exception):
+            raise piece
+        return piece
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: its row is free after the next step."""
+        self.cancelled = True
+
+
+class Batcher:
+    """One model's two threads, and the way to them. To be used from one event loop.
+
+    Args:
+        model: who answers.
+        sizes: how much at once.
+        observe: told the number of rows of every batch (``stream`` or ``whole``).
+    """
+
+    def __init__(self, model: Model, sizes: Sizes, observe: Callable[[str, int], None] = lambda _kind, _rows: None):
+        self.model = model
+        self._streams = _StreamWorker(model, sizes, observe)
+        self._whole = _WholeWorker(model, sizes, observe)
+
+    def close(self) -> None:
+        """End both threads; what still waits is given up."""
+        self._streams.close()
+        self._whole.close()
+
+    @property
+    def waiting(self) -> int:
+        """Answers that wait, of both kinds."""
+        return self._streams.waiting + self._whole.waiting
+
+    @property
+    def decoding(self) -> int:
+        """Answers being decoded, of both kinds."""
+        return self._streams.decoding + self._whole.decoding
+
+    def stream(self, text: str, settings: Sequence[SearchConfig], *, live: bool) -> list[Answer]:
+        """Begin an answer for each of the settings, greedily or drawn; all of them or none. Raises Busy."""
+        loop = asyncio.get_running_loop()
+        answers = [Answer(text, one, live, loop) for one in settings]
+        self._streams.put(answers)
+        return answers
+
+    def predict(self, texts: Sequence[str], settings: SearchConfig) -> _Work:
+        """`Model.predict` on a list; await its ``result``. Raises Busy."""
+        # Draws depend on the seed and on the place in the list: no company where a seed was given.
+        alone = settings.sample and settings.seed is not None
+        knobs = settings.model_dump()
+
+        def run(groups: list[list[Any]]) -> list[list[Any]]:
+            found = self.model.predict([text for group in groups for text in group], **knobs)
+            return _parted(found, groups)
+
+        rows = len(texts) * (settings.nbest if settings.sample else settings.beam)
+        return self._whole.put(list(texts), None if alone else settings, rows, run)
+
+    def score(self, pairs: Sequence[tuple[str, str]]) -> _Work:
+        """`Model.score_tokens` as a list of (nats, tokens); await its ``result``. Raises Busy."""
+
+        def run(groups: list[list[Any]]) -> list[list[Any]]:
+            nats, tokens = self.model.score_tokens([pair for group in groups for pair in group])
+            return _parted(list(zip(nats.tolist(), tokens.tolist(), strict=True)), groups)
+
+        return self._whole.put(list(pairs), "score", len(pairs), run)
+
+    def attention(self, source: str, target: str) -> _Work:
+        """`Model.attention` of one pair, as a list of one; await its ``result``. Raises Busy."""
+
+        def run(groups: list[list[Any]]) -> list[list[Prediction]]:
+            return [[self.model.attention(*pair) for pair in group] for group in groups]
+
+        return self._whole.put([(source, target)], "attention", 1, run)
+
+
+def _parted(found: list[Any], groups: list[list[Any]]) -> list[list[Any]]:
+    """One list for each group, as long as it."""
+    ends = np.cumsum([len(group) for group in groups]).tolist()
+    return [found[end - len(group) : end] for end, group in zip(ends, groups, strict=True)]
+
+
+class _Worker:
+    """A thread with a bounded queue."""
+
+    def __init__(self, model: Model, sizes: Sizes, observe: Callable[[str, int], None], name: str) -> None:
+        self._model, self._sizes, self._observe = model, sizes, observe
+        self._condition = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        raise NotImplementedError
+
+
+class _StreamWorker(_Worker):
+    """Steps every answer under way, lets newcomers in between."""
+
+    def __init__(self, model: Model, sizes: Sizes, observe: Callable[[str, int], None]) -> None:
+        self._arrived: deque[Answer] = deque()
+        self._going: dict[int, tuple[Answer, Spoken, list[int]]] = {}
+        self._groups: dict[SearchConfig, Streams] = {}
+        self._number = 0
+        super().__init__(model, sizes, observe, "streams")
+
+    @property
+    def waiting(self) -> int:
+        return len(self._arrived)
+
+    @property
+    def decoding(self) -> int:
+        return len(self._going)
+
+    def put(self, answers: list[Answer]) -> None:
+        with self._condition:
+            if self._closed or len(self._arrived) + len(answers) > self._sizes.queue:
+                raise Busy
+            self._arrived += answers
+            self._condition.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._condition:
+                while not (self._arrived or self._going or self._closed):
+                    self._condition.wait()
+                if self._closed:
+                    break
+                new = self._newcomers()
+            told: list[tuple[Answer, str | Exception | None]] = []
+            self._let_in(new, told)
+            self._let_go(told)
+            for settings, streams in list(self._groups.items()):
+                self._step(settings, streams, told)
+            _tell(told)
+        told = [(answer, Gone()) for answer in [*self._arrived, *(answer for answer, *_ in self._going.values())]]
+        _tell(told)
+
+    def _newcomers(self) -> list[Answer]:
+        """Those who join now: as many as there is room for, once one of them has waited long enough."""
+        room = self._sizes.rows - len(self._going)
+        if not self._arrived or room <= 0:
+            return []
+        patient = self._going and len(self._arrived) < room
+        if patient and time.monotonic() - self._arrived[0].arrived < WAIT:
+            return []
+        return [self._arrived.popleft() for _ in range(min(room, len(self._arrived)))]
+
+    def _let_in(self, new: list[Answer], told: list[tuple[Answer, str | Exception | None]]) -> None:
+        groups: dict[SearchConfig, list[Answer]] = {}
+        for answer in new:
+            if answer.cancelled:
+                told.append((answer, Gone()))
+            else:
+                groups.setdefault(_shared(answer.settings), []).append(answer)
+        for settings, answers in groups.items():
+            streams = self._groups.get(settings)
+            if streams is None:
+                streams = self._groups[settings] = Streams(self._model, settings)
+            entries = []
+            for answer in answers:
+                self._number += 1
+                own = answer.settings
+                entries.append(Entry(self._number, answer.text, own.seed, own.max_length))
+            try:
+                lengths = streams.join(entries)
+            except Exception as error:  # a fault of one model or text must not end the thread
+                told += [(answer, error) for answer in answers]
+                self._abandon(settings, told, error)
+                continue
+            for entry, answer, length in zip(entries, answers, lengths, strict=True):
+                answer.source_tokens = length
+                self._going[entry.number] = (answer, Spoken(self._model.target_tokenizer), [])
+
+    def _let_go(self, told: list[tuple[Answer, str | Exception | None]]) -> None:
+        gone = [number for number, (answer, *_) in self._going.items() if answer.cancelled]
+        if gone:
+            for streams in self._groups.values():
+                streams.leave(gone)
+            told += [(self._going.pop(number)[0], Gone()) for number in gone]
+
+    def _step(
+        self, settings: SearchConfig, streams: Streams, told: list[tuple[Answer, str | Exception | None]]
+    ) -> None:
+        if not len(streams):
+            del self._groups[settings]
+            return
+        self._observe("stream", len(streams))
+        try:
+            tokens = streams.step()
+        except Exception as error:
+            self._abandon(settings, told, error)
+            return
+        for token in tokens:
+            answer, spoken, ids = self._going[token.number]
+            answer.tokens += 1
+            if token.id is not None:
+                if answer.live:
+                    if piece := spoken.add(token.id):
+                        told.append((answer, piece))
+                else:
+                    ids.append(token.id)
+            if token.ended:
+                answer.finished = token.id is None
+                last = spoken.end() if answer.live else self._model.target_tokenizer.decode(ids)
+                told += [(answer, last), (answer, None)] if last else [(answer, None)]
+                del self._going[token.number]
+
+    def _abandon(
+        self, settings: SearchConfig, told: list[tuple[Answer, str | Exception | None]], error: Exception
+    ) -> None:
+        """A group whose decoding failed: all in it are told, the others go on."""
+        del self._groups[settings]
+        lost = [number for number, (answer, *_) in self._going.items() if _shared(answer.settings) == settings]
+        told += [(self._going.pop(number)[0], error) for number in lost]
+
+
+def _shared(settings: SearchConfig) -> SearchConfig:
+    """What rows that are decoded together must have in common."""
+    own = {"seed": None, "max_length": None, "beam": 1, "nbest": 1, "mmi": 0.0, "candidates": 1, "length_penalty": 0.0}
+    if not settings.sample:
+        own |= {"temperature": 1.0, "top_k": 1, "top_p": 1.0}
+    return settings.model_copy(update=own)
+
+
+def _tell(told: list[tuple[Answer, str | Exception | None]]) -> None:
+    """Hand all of a step over in one call of the event loop."""
+    if not told:
+        return
+
+    def deliver() -> None:
+        for answer, piece in told:
+            answer.queue.put_nowait(piece)
+
+    _in_loop(told[0][0].loop, deliver)
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        loop.call_soon_threadsafe(call)
+
+
+@dataclass(eq=False)
+class _Work:
+    """Something to be done whole."""
+
+    items: list[Any]
+    key: Any
+    """Work of one key is done together; None: alone."""
+    rows: int
+    run: Callable[[list[list[Any]]], list[list[Any]]]
+    result: asyncio.Future[list[Any]]
+    loop: asyncio.AbstractEventLoop
+    cancelled: bool = False
+
+    def cancel(self) -> None:
+        """Nobody waits for it any more: it is not begun, if it was not yet. To be called in the event loop."""
+        self.cancelled = True
+        self.result.cancel()
+
+
+class _WholeWorker(_Worker):
+    """Takes the first that waits, and all others like it that fit."""
+
+    def __init__(self, model: Model, sizes: Sizes, observe: Callable[[str, int], None]) -> None:
+        self._queue: deque[_Work] = deque()
+        self.decoding = 0
+        super().__init__(model, sizes, observe, "whole")
+
+    @property
+    def waiting(self) -> int:
+        return len(self._queue)
+
+    def put(self, items: list[Any], key: Any, rows: int, run: Callable[[list[list[Any]]], list[list[Any]]]) -> _Work:
+        loop = asyncio.get_running_loop()
+        work = _Work(items, key, rows, run, loop.create_future(), loop)
+        with self._condition:
+            if self._closed or len(self._queue) >= self._sizes.queue:
+                raise Busy
+            self._queue.append(work)
+            self._condition.notify()
+        return work
+
+    def _work(self) -> None:
+        company = False  # whether others were there the last time: a lone client never waits for anybody
+        while True:
+            with self._condition:
+                while not (self._queue or self._closed):
+                    self._condition.wait()
+                if self._closed:
+                    break
+            if company:
+                time.sleep(WAIT)
+            with self._condition:
+                group = self._group()
+            company = len(group) > 1
+            live = [work for work in group if not work.cancelled]
+            if not live:
+                continue
+            self.decoding = sum(len(work.items) for work in live)
+            self._observe("whole", self.decoding)
+            try:
+                found = live[0].run([work.items for work in live])
+            except Exception as error:
+                _settle(live, error)
+            else:
+                _settle(live, found)
+            self.decoding = 0
+        for work in self._queue:
+            _settle([work], Gone())
+
+    def _group(self) -> list[_Work]:
+        """The first that waits and those like it, up to the rows decoded together; the others stay in their order."""
+        first = self._queue.popleft()
+        group, rows, rest = [first], first.rows, deque()
+        while self._queue:
+            work = self._queue.popleft()
+            alike = first.key is not None and work.key == first.key
+            if alike and rows + work.rows <= 4 * self._sizes.rows:
+                group.append(work)
+                rows += work.rows
+            else:
+                rest.append(work)
+        self._queue.extend(rest)
+        return group
+
+
+def _settle(works: list[_Work], found: list[list[Any]] | Exception) -> None:
+    def deliver() -> None:
+        for place, work in enumerate(works):
+            if work.result.done():
+                continue
+            if isinstance(found, Exception):
+                work.result.set_exception(found)
+            else:
+                work.result.set_result(found[place])
+
+    _in_loop(works[0].loop, deliver)
