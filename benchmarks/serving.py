@@ -40,6 +40,10 @@ from benchmarks import machine
 
 WARM = 2.0
 """Seconds of asking that are not counted."""
+HEAD = (
+    "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+    "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n"
+)
 
 
 @dataclass
@@ -133,7 +137,7 @@ async def _client(load: Load, number: int, counts: float, ends: float, tally: Ta
         place += 1
         tree = {"model": "", "stream": streams, "messages": [{"role": "user", "content": text}], **load.extra}
         body = json.dumps(tree).encode()
-        head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        head = HEAD.format(len(body))
         begun = time.monotonic()
         try:
             if connection is None:
@@ -190,7 +194,7 @@ def _told(answer: bytes, streams: bool) -> tuple[str | None, int]:
     if not answer.endswith(b"data: [DONE]\n\n"):
         raise ValueError("a stream that broke off")
     pieces = answer.count(b'"delta":{"content":')
-    last = [event for event in answer.split(b"\n\n") if b'"antiphon"' in event][0]
+    last = next(event for event in answer.split(b"\n\n") if b'"antiphon"' in event)
     return json.loads(last.removeprefix(b"data: "))["antiphon"]["turn"], pieces + 1
 
 

@@ -31,6 +31,7 @@ FLOORS = {
     "training": 7,
     "export": 7,
     "__init__": 8,
+    "learning": 8,
     "faces": 9,
     "__main__": 10,
 }

@@ -444,7 +444,101 @@ def serve(
     )
 
 
+@app.command(sort_key=7)
+def conversations(
+    action: Literal["list", "show", "export", "delete"],
+    /,
+    *id: str,
+    store: Annotated[str, Parameter(env_var="ANTIPHON_STORE")] = CONVERSATIONS,
+    out: Path | None = None,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 50,
+    older_than: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
+    json: _Switch = False,
+) -> None:
+    """Conversations that were kept: list them, show some, export all or some, delete some.
+
+    Parameters
+    ----------
+    action
+        What to do.
+    id
+        Conversations, as list names them.
+    store
+        Where they are: a file, or postgresql://user@host/name.
+    out
+        (export) The file to write: .dialogue, a conversation a line, to learn from; else JSON, a turn a line.
+    limit
+        (list) So many, the last ones first.
+    older_than
+        (delete) All in which nothing was said for so many days.
+    json
+        (list) One JSON object a line.
+    """
+    from antiphon.faces import keeping
+
+    for line in keeping.act(action, id, store=store, out=out, limit=limit, older_than=older_than, as_json=json):
+        _print(line, raw=True)
+
+
 @app.command(sort_key=8)
+def learn(
+    run: Annotated[str, Parameter(name="RUN")],
+    /,
+    *,
+    store: Annotated[str, Parameter(name="--from", env_var="ANTIPHON_STORE")] = CONVERSATIONS,
+    out: Path,
+    model: str | None = None,
+    minutes: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 3.0,
+    seed: int = 1,
+    json: _Switch = False,
+) -> None:
+    """Learn from corrections and liked answers; a new run folder is made if it is better than RUN.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    store
+        Where conversations were kept: a file, or postgresql://user@host/name.
+    out
+        The run folder to make.
+    model
+        The name the model was served by [default: the run folder's].
+    minutes
+        Time budget.
+    seed
+        Decides what is held out to judge by.
+    json
+        Print the comparison as one JSON object.
+    """
+    from dataclasses import asdict
+
+    from antiphon.conversations import Conversations
+    from antiphon.learning import learn as teach
+
+    def told(look: Any) -> None:
+        held = f", of those held out {look.held:.0%}" if look.held or look.update else ""
+        note(
+            f"after {look.update:,} updates ({look.seconds:.0f} s): dev loss {look.dev_loss:.4f}, corrections "
+            f"answered as corrected {look.learnt:.0%}{held}"
+        )
+
+    kept = Conversations(store, create=False)
+    report = teach(run, kept, out, name=model, minutes=minutes, seed=seed, observer=told)
+    if json:
+        _print(_json_text(asdict(report)), raw=True)
+    else:
+        rows = [("", "before", "after")]
+        rows += [(name, f"{report.before[name]:.4f}", f"{report.after[name]:.4f}") for name in report.before]
+        for line in table(rows, right=(1, 2)):
+            _print(line)
+    if report.better:
+        note(f"better: {report.reason}; the new run is {out}")
+    else:
+        note(f"not better: {report.reason}; {run} stays what it was, and {out} was not made")
+
+
+@app.command(sort_key=9)
 def export(
     run: Annotated[str, Parameter(name="RUN")],
     /,
@@ -477,7 +571,7 @@ def export(
     note(f'try it: antiphon predict {made.folder} "some text"')
 
 
-@app.command(sort_key=9)
+@app.command(sort_key=10)
 def inspect(
     path: Annotated[str, Parameter(name="DATA|RUN|MODEL")],
     /,
