@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-
-sqlalchemy = pytest.importorskip("sqlalchemy")
+import sqlalchemy
 
 from antiphon.conversations import Conversations, Keeper, Turn, as_json, new_id
 from antiphon.errors import DataError, SaveError, UsageError

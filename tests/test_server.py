@@ -7,117 +7,18 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
-pytest.importorskip("sqlalchemy")
-pytest.importorskip("prometheus_client")
-
-import http.client
-
-import uvicorn
 
 import antiphon
 from antiphon.conversations import Conversations
 from antiphon.faces.batching import Sizes
 from antiphon.faces.guard import POLICY, Limits
-from antiphon.faces.listener import open_socket
-from antiphon.faces.server import Service, create_app
-from antiphon.search import StepOutput
-
-DATE = "3 de mayo de 1979"
-HEAD = (
-    "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
-    "Content-Type: application/json\r\nContent-Length: {}\r\n\r\n"
-)
-
-
-class Slow:
-    """An engine that takes its time over every step and counts how many rows it is asked for."""
-
-    def __init__(self, engine: Any, seconds: float) -> None:
-        self._engine, self._seconds = engine, seconds
-        self.vocabulary = engine.vocabulary
-        self.rows: list[int] = []
-
-    def encode(self, src, src_len):
-        return self._engine.encode(src, src_len)
-
-    def step(self, y, state, memory, k) -> StepOutput:
-        self.rows.append(len(y))
-        time.sleep(self._seconds)
-        return self._engine.step(y, state, memory, k)
-
-    def score(self, *arrays):
-        return self._engine.score(*arrays)
-
-
-def slow(seconds: float) -> antiphon.Model:
-    model = antiphon.load("dates")
-    model.engine = Slow(model.engine, seconds)
-    return model
-
-
-class Running:
-    """A server in a thread, and a plain client for it."""
-
-    def __init__(self, port: int, conversations: Conversations | None) -> None:
-        self.port, self.conversations = port, conversations
-
-    def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any, dict[str, str]]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        sent = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        given = {"Content-Type": "application/json", **headers}
-        try:
-            connection.request(method, path, sent, given)
-            answer = connection.getresponse()
-            text = answer.read()
-        finally:
-            connection.close()
-        told = {name.lower(): value for name, value in answer.getheaders()}
-        if "json" in told.get("content-type", ""):
-            return answer.status, json.loads(text), told
-        return answer.status, text.decode(), told
-
-    def chat(self, text: str, **fields: Any) -> tuple[int, Any, dict[str, str]]:
-        return self.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **fields})
-
-    def events(self, text: str, **fields: Any) -> list[Any]:
-        status, told, _ = self.chat(text, stream=True, **fields)
-        assert status == 200, told
-        lines = [line.removeprefix("data: ") for line in told.split("\n\n") if line]
-        assert lines[-1] == "[DONE]" or "error" in lines[-1]
-        return [json.loads(line) for line in lines if line != "[DONE]"]
-
-
-@contextmanager
-def running(models: dict[str, antiphon.Model], store: str | None = None, **service: Any) -> Iterator[Running]:
-    conversations = None if store is None else Conversations(store)
-    app = create_app(models, conversations, Service(**service))
-    listening = open_socket("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="on"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.01)
-        yield Running(listening.getsockname()[1], conversations)
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        listening.close()
-        if conversations is not None:
-            conversations.close()
+from served import DATE, HEAD, Running, running, slow
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +161,7 @@ def test_earlier_turns_are_read_where_the_model_was_trained_with_them():
     ("path", "body", "status", "message"),
     [
         ("/v1/chat/completions", b"{", 422, "JSON"),
-        ("/v1/chat/completions", b"\xff\xfe", 400, "parsing"),
+        ("/v1/chat/completions", b"\xff\xfe", 422, "JSON"),
         ("/v1/chat/completions", b"[" * 100_000, 400, "parsing"),
         ("/v1/chat/completions", {"messages": []}, 422, "messages"),
         ("/v1/chat/completions", {"messages": [{"role": "assistant", "content": "x"}]}, 422, "last message"),
@@ -273,7 +174,6 @@ def test_earlier_turns_are_read_where_the_model_was_trained_with_them():
         ("/predict", {"texts": ["x"], "beam": 17}, 422, "16 at most"),
         ("/predict", {"texts": ["x"], "beam": 2, "nbest": 3}, 400, "nbest 3 is more than beam 2"),
         ("/predict", {"texts": ["x"], "bean": 2}, 422, "bean"),
-        ("/predict", b'{"texts": ["\\ud800"]}', 422, "texts"),
         ("/predict", {"texts": ["x"], "seed": 2**70}, 422, "seed"),
         ("/score", {"pairs": []}, 422, "pairs"),
     ],
@@ -282,6 +182,13 @@ def test_what_cannot_be_is_told(server, path, body, status, message):
     found, told, _ = server.ask("POST", path, body)
     assert (found, told["error"]["code"]) == (status, status)
     assert message in told["error"]["message"]
+
+
+def test_half_a_character_is_answered(server):
+    status, told, _ = server.ask("POST", "/predict", b'{"texts": ["\\ud800"]}')
+    assert (status, told["predictions"][0]["source"]) == (200, "?")
+    body = b'{"messages": [{"role": "user", "content": "\\ud800 \\u0000"}]}'
+    assert server.ask("POST", "/v1/chat/completions", body)[0] == 200
 
 
 def test_a_body_too_large_is_refused_in_words_and_the_connection_lives(server):

@@ -363,6 +363,8 @@ def chat(
     /,
     *,
     transcript: Path | None = None,
+    store: Annotated[str | None, Parameter(env_var="ANTIPHON_STORE")] = None,
+    no_store: _Switch = False,
     search: BareSearchFlags = None,
 ) -> None:
     """Talk with MODEL; lines are read from standard input when it is not a terminal.
@@ -373,6 +375,11 @@ def chat(
         A run or model folder, or a bundled model: dates.
     transcript
         A file the conversation is added to, as text or (*.jsonl) as JSON.
+    store
+        Keep every turn there, a file or postgresql://user@host/name; without it only what you judge by /good, /bad
+        and /better is kept, in conversations.db.
+    no_store
+        Keep nothing.
     """
     if model is None:
         raise UsageError("which model?", cure="antiphon chat FOLDER, or train one: make chat")
@@ -384,7 +391,11 @@ def chat(
 
     loaded = _load(model)
     with nullcontext() if transcript is None else Transcript(transcript) as written:
-        terminal.chat(Conversation(loaded, search=overrides, transcript=written), loaded)
+        keepsake = None
+        if not no_store:
+            name = loaded.folder.resolve().name if loaded.folder is not None else "model"
+            keepsake = terminal.Keepsake(store or CONVERSATIONS, name, all_turns=store is not None)
+        terminal.chat(Conversation(loaded, search=overrides, transcript=written), loaded, keepsake)
 
 
 @app.command(sort_key=6)
