@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import antiphon
 from antiphon.config import SearchConfig
 from antiphon.search import Walk, likeliest
-from antiphon.streams import Entry, Streams
+from antiphon.streams import Entry, Streams, read
 from fakes import FakeEngine
 
 DATES = ["3 de mayo de 1979", "Montag, den 11. Juli 2033", "1 января 2001 г.", "yesterday", "", "12 mars 1999 " * 6]
@@ -38,7 +38,9 @@ def test_whoever_is_beside_it_an_answer_is_the_same(asked, sample, no_repeat):
     while waiting or len(streams):
         now = [number for number, begin in waiting.items() if begin <= step]
         if now:
-            streams.join([Entry(number, asked[number][0], asked[number][2], 14) for number in now])
+            entries = [Entry(number, asked[number][0], asked[number][2], 14) for number in now]
+            for texts in read(model, model.settings(knobs), entries):
+                streams.join(texts)
             for number in now:
                 del waiting[number]
         if len(streams):
@@ -53,7 +55,8 @@ def test_whoever_is_beside_it_an_answer_is_the_same(asked, sample, no_repeat):
 def test_who_leaves_is_gone_and_the_others_go_on():
     model = dates()
     streams = Streams(model, model.settings({"sample": True, "temperature": 3.0}))
-    streams.join([Entry(7, DATES[0], 1), Entry(8, DATES[1], 2), Entry(9, DATES[2], 3)])
+    [texts] = read(model, model.settings({}), [Entry(7, DATES[0], 1), Entry(8, DATES[1], 2), Entry(9, DATES[2], 3)])
+    streams.join(texts)
     streams.step()
     streams.leave([8, 100])
     assert {token.number for token in streams.step()} == {7, 9}

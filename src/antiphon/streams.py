@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,12 @@ from antiphon.search import Lottery, Walk, likeliest
 
 if TYPE_CHECKING:
     from antiphon.model import Model
+
+READ = 16
+"""Texts read together: enough to use the machine, few enough to be of like length."""
+
+SLACK = 0.2
+"""Share of rows that may be computed in vain before those still going are copied together."""
 
 
 class Entry(NamedTuple):
@@ -37,6 +43,38 @@ class Token(NamedTuple):
     """Whether it was the last: by itself, or since no more tokens are allowed."""
 
 
+class Read(NamedTuple):
+    """Texts that were read, and may be answered."""
+
+    entries: list[Entry]
+    lengths: list[int]
+    """Tokens of each source, the end mark counted."""
+    limits: np.ndarray
+    """(N,) most tokens of each answer."""
+    memory: Any
+    state: Any
+
+
+def read(model: Model, settings: SearchConfig, entries: Sequence[Entry]) -> list[Read]:
+    """Read texts, those of like length together; may be done in another thread than the answering.
+
+    Raises:
+        UsageError: a text is none.
+    """
+    src, src_len = model.read([entry.text for entry in entries])
+    limits = model.limits(src_len, settings.model_copy(update={"max_length": None}))
+    own = np.array([entry.max_length or 0 for entry in entries], dtype=np.int64)
+    limits = np.where(own > 0, own, limits)
+    order = np.argsort(src_len, kind="stable")
+    found = []
+    for start in range(0, len(order), READ):
+        rows = order[start : start + READ]
+        lengths = src_len[rows]
+        memory, state = model.engine.encode(src[rows, : lengths.max()], lengths)
+        found.append(Read([entries[row] for row in rows], lengths.tolist(), limits[rows], memory, state))
+    return found
+
+
 class Streams:
     """Answers to texts that come and go between any two steps: greedy, or drawn at random.
 
@@ -49,32 +87,21 @@ class Streams:
     """
 
     def __init__(self, model: Model, settings: SearchConfig) -> None:
-        self._model, self._settings = model, settings
         self._lottery = Lottery(settings) if settings.sample else None
         wanted = settings.top_k if settings.sample else 1
-        self._walk = Walk(model.engine, self._lottery or likeliest, settings, wanted)
+        self._walk = Walk(model.engine, self._lottery or likeliest, settings, wanted, slack=SLACK)
 
     def __len__(self) -> int:
         """How many answers are being decoded."""
         return len(self._walk.rows)
 
-    def join(self, entries: Sequence[Entry]) -> list[int]:
-        """Read texts; their answers begin with the next step. Gives the tokens of each source, EOS counted.
-
-        Raises:
-            UsageError: a text is none.
-        """
-        model = self._model
-        src, src_len = model.read([entry.text for entry in entries])
-        limits = model.limits(src_len, self._settings.model_copy(update={"max_length": None}))
-        limits = [entry.max_length or int(limit) for entry, limit in zip(entries, limits, strict=True)]
-        numbers = np.array([entry.number for entry in entries], dtype=np.int64)
+    def join(self, texts: Read) -> None:
+        """Let texts in that were read; their answers begin with the next step."""
         if self._lottery is not None:
-            for entry in entries:
+            for entry in texts.entries:
                 self._lottery.enter(entry.number, (0, 0) if entry.seed is not None else (entry.number, 0), entry.seed)
-        memory, state = model.engine.encode(src, src_len)
-        self._walk.join(memory, state, numbers, np.array(limits, dtype=np.int64))
-        return src_len.tolist()
+        numbers = np.array([entry.number for entry in texts.entries], dtype=np.int64)
+        self._walk.join(texts.memory, texts.state, numbers, texts.limits)
 
     def step(self) -> list[Token]:
         """A token of every answer; those that ended have left."""

@@ -1,9 +1,9 @@
-"""Requests that meet are answered together: two threads a model, between the event loop and the engine.
+"""Requests that meet are answered together: three threads a model, between the event loop and the engine.
 
-One thread decodes streams: greedy and drawn answers, a token each a step; a request joins those under way and leaves
-when it is done or its client has gone. The other does what must be done whole: beams, n-best lists, scores; it takes
-all that waits and is alike, and calls the model once. A request that finds nobody else is begun at once. The queues
-are bounded: who finds one full is told so, rather than kept waiting.
+One decodes streams, greedy and drawn answers, a token each a step: a request joins those under way, once a second
+thread has read it, and leaves when it is done or its client has gone. The third does what must be done whole, beams,
+n-best lists and scores: it takes all that waits and is alike, and calls the model once. A request that finds nobody
+else is begun at once. The queues are bounded: who finds one full is told so, rather than kept waiting.
 """
 
 from __future__ import annotations
@@ -21,13 +21,19 @@ import numpy as np
 
 from antiphon.config import SearchConfig
 from antiphon.model import Spoken
-from antiphon.streams import Entry, Streams
+from antiphon.streams import READ, Entry, Read, Streams, read
 
 if TYPE_CHECKING:
     from antiphon.model import Model, Prediction
 
-WAIT = 0.004
-"""Longest, in seconds, that a request waits for others before it joins those under way."""
+WAIT = 0.03
+"""Longest, in seconds, that a request waits for others, twice (to be read, to join), when many are under way."""
+MANY = 16
+"""Answers under way that are many."""
+
+
+GATHER = 0.004
+"""How long, in seconds, the first that must be done whole waits for company, if the last had some."""
 
 
 class Busy(Exception):
@@ -84,7 +90,7 @@ class Answer:
 
 
 class Batcher:
-    """One model's two threads, and the way to them. To be used from one event loop.
+    """One model's three threads, and the way to them. To be used from one event loop.
 
     Args:
         model: who answers.
@@ -98,7 +104,7 @@ class Batcher:
         self._whole = _WholeWorker(model, sizes, observe)
 
     def close(self) -> None:
-        """End both threads; what still waits is given up."""
+        """End the threads; what still waits is given up."""
         self._streams.close()
         self._whole.close()
 
@@ -176,15 +182,29 @@ class _Worker:
         raise NotImplementedError
 
 
+_Told = list[tuple[Answer, str | Exception | None]]
+
+
 class _StreamWorker(_Worker):
-    """Steps every answer under way, lets newcomers in between."""
+    """Steps every answer under way; what was read meanwhile joins in between. Reading has a thread of its own."""
 
     def __init__(self, model: Model, sizes: Sizes, observe: Callable[[str, int], None]) -> None:
         self._arrived: deque[Answer] = deque()
+        self._reading = 0
+        self._ready: deque[tuple[SearchConfig, Read, list[Answer], float]] = deque()
         self._going: dict[int, tuple[Answer, Spoken, list[int]]] = {}
         self._groups: dict[SearchConfig, Streams] = {}
         self._number = 0
         super().__init__(model, sizes, observe, "streams")
+        self._reader = threading.Thread(target=self._read, name="reader", daemon=True)
+        self._reader.start()
+
+    def close(self) -> None:
+        with self._condition:
+            self._closed = True
+            self._condition.notify_all()
+        self._reader.join()
+        self._thread.join()
 
     @property
     def waiting(self) -> int:
@@ -192,86 +212,135 @@ class _StreamWorker(_Worker):
 
     @property
     def decoding(self) -> int:
-        return len(self._going)
+        return self._reading + len(self._going)
 
     def put(self, answers: list[Answer]) -> None:
         with self._condition:
             if self._closed or len(self._arrived) + len(answers) > self._sizes.queue:
                 raise Busy
             self._arrived += answers
-            self._condition.notify()
+            self._condition.notify_all()
+
+    # The reader's thread.
+
+    def _read(self) -> None:
+        while True:
+            with self._condition:
+                while not self._closed and (patience := self._patience()) is not None:
+                    self._condition.wait(patience or None)
+                if self._closed:
+                    return
+                room = min(self._sizes.rows - self.decoding, READ)
+                new = [self._arrived.popleft() for _ in range(min(room, len(self._arrived)))]
+                self._reading += len(new)
+            told: _Told = [(answer, Gone()) for answer in new if answer.cancelled]
+            groups: dict[SearchConfig, list[Answer]] = {}
+            for answer in new:
+                if not answer.cancelled:
+                    groups.setdefault(_shared(answer.settings), []).append(answer)
+            ready = []
+            for settings, answers in groups.items():
+                ready += self._read_group(settings, answers, told)
+            with self._condition:
+                self._reading -= len(told)
+                self._ready += ready
+                self._condition.notify_all()
+            _tell(told)
+
+    def _patience(self) -> float | None:
+        """Seconds to wait before reading, 0: until somebody comes or goes; None: read now.
+
+        A few read alone cost almost as much as many: where many are being answered, a few wait for a few more.
+        """
+        room = self._sizes.rows - self.decoding
+        if not self._arrived or room <= 0:
+            return 0.0
+        if len(self._arrived) >= min(READ, room) or self.decoding < MANY:
+            return None
+        left = self._arrived[0].arrived + WAIT - time.monotonic()
+        return left if left > 0 else None
+
+    def _read_group(
+        self, settings: SearchConfig, answers: list[Answer], told: _Told
+    ) -> list[tuple[SearchConfig, Read, list[Answer], float]]:
+        entries: dict[int, Answer] = {}
+        asked = []
+        for answer in answers:
+            self._number += 1
+            entries[self._number] = answer
+            asked.append(Entry(self._number, answer.text, answer.settings.seed, answer.settings.max_length))
+        try:
+            found = read(self._model, settings, asked)
+        except Exception as error:  # a fault of one model or text must not end the thread
+            told += [(answer, error) for answer in answers]
+            return []
+        now = time.monotonic()
+        return [(settings, texts, [entries[entry.number] for entry in texts.entries], now) for texts in found]
+
+    # The stepper's thread.
 
     def _work(self) -> None:
         while True:
             with self._condition:
-                while not (self._arrived or self._going or self._closed):
+                while not (self._ready or self._going or self._closed):
                     self._condition.wait()
                 if self._closed:
                     break
-                new = self._newcomers()
-            told: list[tuple[Answer, str | Exception | None]] = []
-            self._let_in(new, told)
+                ready = self._due()
+            told: _Told = []
+            for settings, texts, answers, _ in ready:
+                self._let_in(settings, texts, answers)
+            with self._condition:
+                self._reading -= sum(len(answers) for _, _, answers, _ in ready)
             self._let_go(told)
             for settings, streams in list(self._groups.items()):
                 self._step(settings, streams, told)
+            if self._arrived:
+                with self._condition:
+                    self._condition.notify_all()  # there may be room now
             _tell(told)
-        told = [(answer, Gone()) for answer in [*self._arrived, *(answer for answer, *_ in self._going.values())]]
-        _tell(told)
+        left = [*self._arrived, *(answer for answer, *_ in self._going.values())]
+        left += [answer for _, _, answers, _ in self._ready for answer in answers]
+        _tell([(answer, Gone()) for answer in left])
 
-    def _newcomers(self) -> list[Answer]:
-        """Those who join now: as many as there is room for, once one of them has waited long enough."""
-        room = self._sizes.rows - len(self._going)
-        if not self._arrived or room <= 0:
+    def _due(self) -> list[tuple[SearchConfig, Read, list[Answer], float]]:
+        """What joins now. Joining costs a copy of all that is under way, so a few wait for a few more, briefly."""
+        if not self._ready:
             return []
-        patient = self._going and len(self._arrived) < room
-        if patient and time.monotonic() - self._arrived[0].arrived < WAIT:
+        count = sum(len(answers) for _, _, answers, _ in self._ready)
+        if self.decoding >= MANY and 4 * count < len(self._going) and time.monotonic() - self._ready[0][3] < WAIT:
             return []
-        return [self._arrived.popleft() for _ in range(min(room, len(self._arrived)))]
+        found = list(self._ready)
+        self._ready.clear()
+        return found
 
-    def _let_in(self, new: list[Answer], told: list[tuple[Answer, str | Exception | None]]) -> None:
-        groups: dict[SearchConfig, list[Answer]] = {}
-        for answer in new:
-            if answer.cancelled:
-                told.append((answer, Gone()))
-            else:
-                groups.setdefault(_shared(answer.settings), []).append(answer)
-        for settings, answers in groups.items():
-            streams = self._groups.get(settings)
-            if streams is None:
-                streams = self._groups[settings] = Streams(self._model, settings)
-            entries = []
-            for answer in answers:
-                self._number += 1
-                own = answer.settings
-                entries.append(Entry(self._number, answer.text, own.seed, own.max_length))
-            try:
-                lengths = streams.join(entries)
-            except Exception as error:  # a fault of one model or text must not end the thread
-                told += [(answer, error) for answer in answers]
-                self._abandon(settings, told, error)
-                continue
-            for entry, answer, length in zip(entries, answers, lengths, strict=True):
-                answer.source_tokens = length
-                self._going[entry.number] = (answer, Spoken(self._model.target_tokenizer), [])
+    def _let_in(self, settings: SearchConfig, texts: Read, answers: list[Answer]) -> None:
+        streams = self._groups.get(settings)
+        if streams is None:
+            streams = self._groups[settings] = Streams(self._model, settings)
+        streams.join(texts)
+        for entry, answer, length in zip(texts.entries, answers, texts.lengths, strict=True):
+            answer.source_tokens = length
+            self._going[entry.number] = (answer, Spoken(self._model.target_tokenizer), [])
 
-    def _let_go(self, told: list[tuple[Answer, str | Exception | None]]) -> None:
+    def _let_go(self, told: _Told) -> None:
         gone = [number for number, (answer, *_) in self._going.items() if answer.cancelled]
         if gone:
             for streams in self._groups.values():
                 streams.leave(gone)
             told += [(self._going.pop(number)[0], Gone()) for number in gone]
 
-    def _step(
-        self, settings: SearchConfig, streams: Streams, told: list[tuple[Answer, str | Exception | None]]
-    ) -> None:
+    def _step(self, settings: SearchConfig, streams: Streams, told: _Told) -> None:
         if not len(streams):
             del self._groups[settings]
             return
         self._observe("stream", len(streams))
         try:
             tokens = streams.step()
-        except Exception as error:
-            self._abandon(settings, told, error)
+        except Exception as error:  # all in this group are told, the others go on
+            del self._groups[settings]
+            lost = [number for number, (answer, *_) in self._going.items() if _shared(answer.settings) == settings]
+            told += [(self._going.pop(number)[0], error) for number in lost]
             return
         for token in tokens:
             answer, spoken, ids = self._going[token.number]
@@ -287,14 +356,6 @@ class _StreamWorker(_Worker):
                 last = spoken.end() if answer.live else self._model.target_tokenizer.decode(ids)
                 told += [(answer, last), (answer, None)] if last else [(answer, None)]
                 del self._going[token.number]
-
-    def _abandon(
-        self, settings: SearchConfig, told: list[tuple[Answer, str | Exception | None]], error: Exception
-    ) -> None:
-        """A group whose decoding failed: all in it are told, the others go on."""
-        del self._groups[settings]
-        lost = [number for number, (answer, *_) in self._going.items() if _shared(answer.settings) == settings]
-        told += [(self._going.pop(number)[0], error) for number in lost]
 
 
 def _shared(settings: SearchConfig) -> SearchConfig:
@@ -372,7 +433,7 @@ class _WholeWorker(_Worker):
                 if self._closed:
                     break
             if company:
-                time.sleep(WAIT)
+                time.sleep(GATHER)
             with self._condition:
                 group = self._group()
             company = len(group) > 1

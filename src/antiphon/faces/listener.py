@@ -22,6 +22,8 @@ HEAD_SECONDS = 10.0
 """For the head of a request to arrive, counted from its first byte or from the connection."""
 KEEP_SECONDS = 15
 """A connection may be idle between requests."""
+SWITCH = 0.001
+"""Seconds after which a thread of Python gives way: the decoder must not wait for the event loop after every step."""
 FILES = 65_536
 """Open files asked of the system: a connection is one."""
 
@@ -91,6 +93,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 def listen(app: ASGIApp, listening: socket.socket) -> None:
     """Serve until interrupted; what is being answered then is answered first, for five seconds at most."""
     _ask_for_files()
+    sys.setswitchinterval(SWITCH)
     config = uvicorn.Config(
         app,
         http=_PROTOCOL,

@@ -42,59 +42,80 @@ class Walk:
     Args:
         choose: takes one of the candidates of every row.
         wanted: how many allowed candidates `choose` needs to see.
+        slack: share of the engine's rows that may be of those who left: computed in vain, until they are so many
+            that copying what the others keep costs less.
     """
 
-    def __init__(self, engine: Engine, choose: Choose, config: SearchConfig, wanted: int) -> None:
+    def __init__(
+        self, engine: Engine, choose: Choose, config: SearchConfig, wanted: int, *, slack: float = 0.0
+    ) -> None:
         self._engine, self._choose, self._config, self._wanted = engine, choose, config, wanted
+        self._slack = slack
         self._memory: Any = None
         self._state: Any = None
-        self.rows = np.empty(0, dtype=np.int64)
-        """(n,) the numbers of those still going."""
+        # Of each row (n,) of the engine: who it is, whether it is still going, its last token, how many it may take.
+        self._rows = np.empty(0, dtype=np.int64)
+        self._going = np.empty(0, dtype=bool)
         self._y = np.empty(0, dtype=np.int64)
-        self._left = np.empty(0, dtype=np.int64)  # (n,) tokens that may still be taken
+        self._left = np.empty(0, dtype=np.int64)
         self._prefixes = np.empty((0, 0), dtype=np.int64)  # (n, t), kept only for the rule that reads them
+
+    @property
+    def rows(self) -> np.ndarray:
+        """The numbers of those still going."""
+        return self._rows[self._going]
 
     def join(self, memory: Any, state: Any, rows: np.ndarray, max_steps: np.ndarray) -> None:
         """Let rows (m,) in, with an engine's memory and first state, for at most max_steps (m,) >= 1 tokens each."""
-        first = not len(self.rows)
+        self._keep(self._going)
+        first = not len(self._rows)
         self._memory = memory if first else self._memory.join(memory)
         self._state = state if first else self._state.join(state)
-        self.rows = np.concatenate([self.rows, rows])
+        nothing = np.full((len(rows), 0 if first else self._prefixes.shape[1]), _NOTHING, dtype=np.int64)
+        self._prefixes = nothing if first else np.concatenate([self._prefixes, nothing])
+        self._rows = np.concatenate([self._rows, rows])
+        self._going = np.concatenate([self._going, np.ones(len(rows), dtype=bool)])
         self._y = np.concatenate([self._y, np.full(len(rows), BOS, dtype=np.int64)])
         self._left = np.concatenate([self._left, max_steps])
-        width = 0 if first else self._prefixes.shape[1]
-        nothing = np.full((len(rows), width), _NOTHING, dtype=np.int64)
-        self._prefixes = nothing if first else np.concatenate([self._prefixes, nothing])
 
     def step(self) -> Taken:
         """One token for every row, of which there must be one at least."""
         out = candidates(self._engine, self._y, self._state, self._memory, self._prefixes, self._config, self._wanted)
-        here = np.arange(len(self.rows))
-        chosen = self._choose(out.log_probs, self.rows)
-        self._y = out.ids[here, chosen]
+        going = np.flatnonzero(self._going)
+        rows = self._rows[going]
+        places = self._choose(out.log_probs[going], rows)
+        tokens = out.ids[going, places]
         self._state = out.state
-        self._left = self._left - 1
-        ended = (self._y == EOS) | (self._left <= 0)
-        taken = Taken(self.rows, self._y, out.log_probs[here, chosen], out.attention, ended)
+        self._y[going] = tokens
+        self._left[going] -= 1
+        ended = (tokens == EOS) | (self._left[going] <= 0)
         if self._config.no_repeat_ngram:
             self._prefixes = np.concatenate([self._prefixes, self._y[:, None]], axis=1)
-        if ended.any():
-            self._keep(np.flatnonzero(~ended))
+        taken = Taken(rows, tokens, out.log_probs[going, places], out.attention[going], ended)
+        self._let_go(going[ended])
         return taken
 
     def leave(self, rows: np.ndarray) -> None:
         """Let those of these rows that are still going go."""
-        self._keep(np.flatnonzero(~np.isin(self.rows, rows)))
+        self._let_go(np.flatnonzero(self._going & np.isin(self._rows, rows)))
 
-    def _keep(self, places: np.ndarray) -> None:
-        if len(places) == len(self.rows):
+    def _let_go(self, places: np.ndarray) -> None:
+        if len(places):
+            self._going[places] = False
+            if self._going.sum() <= (1 - self._slack) * len(self._going):
+                self._keep(self._going)
+
+    def _keep(self, going: np.ndarray) -> None:
+        """Keep these rows (n,) bool of the engine only."""
+        if going.all():
             return
+        places = np.flatnonzero(going)
         if len(places):
             self._memory, self._state = self._memory.select(places), self._state.select(places)
         else:
             self._memory = self._state = None
-        self.rows, self._y, self._left = self.rows[places], self._y[places], self._left[places]
-        self._prefixes = self._prefixes[places]
+        self._rows, self._y, self._left = self._rows[places], self._y[places], self._left[places]
+        self._prefixes, self._going = self._prefixes[places], going[places]
 
 
 def walk(
