@@ -21,7 +21,7 @@ import numpy as np
 
 from antiphon.config import SearchConfig
 from antiphon.model import Spoken
-from antiphon.streams import READ, Entry, Read, Streams, read
+from antiphon.streams import Entry, Read, Streams, read
 
 if TYPE_CHECKING:
     from antiphon.model import Model, Prediction
@@ -48,7 +48,7 @@ class Gone(Exception):
 class Sizes:
     """How much is taken on at once."""
 
-    rows: int = 96
+    rows: int = 128
     """Answers decoded together."""
     queue: int = 256
     """Answers that may wait beside them."""
@@ -183,6 +183,18 @@ class _Worker:
 
 
 _Told = list[tuple[Answer, str | Exception | None]]
+_Key = tuple[SearchConfig, int]
+"""Who is decoded together: those of like settings; and where there are many, of like length."""
+
+
+@dataclass(eq=False)
+class _Going:
+    """An answer under way."""
+
+    answer: Answer
+    key: _Key
+    spoken: Spoken
+    ids: list[int] = field(default_factory=list)
 
 
 class _StreamWorker(_Worker):
@@ -192,8 +204,8 @@ class _StreamWorker(_Worker):
         self._arrived: deque[Answer] = deque()
         self._reading = 0
         self._ready: deque[tuple[SearchConfig, Read, list[Answer], float]] = deque()
-        self._going: dict[int, tuple[Answer, Spoken, list[int]]] = {}
-        self._groups: dict[SearchConfig, Streams] = {}
+        self._going: dict[int, _Going] = {}
+        self._groups: dict[_Key, Streams] = {}
         self._number = 0
         super().__init__(model, sizes, observe, "streams")
         self._reader = threading.Thread(target=self._read, name="reader", daemon=True)
@@ -230,7 +242,7 @@ class _StreamWorker(_Worker):
                     self._condition.wait(patience or None)
                 if self._closed:
                     return
-                room = min(self._sizes.rows - self.decoding, READ)
+                room = self._sizes.rows - self.decoding
                 new = [self._arrived.popleft() for _ in range(min(room, len(self._arrived)))]
                 self._reading += len(new)
             told: _Told = [(answer, Gone()) for answer in new if answer.cancelled]
@@ -252,11 +264,13 @@ class _StreamWorker(_Worker):
 
         A few read alone cost almost as much as many: where many are being answered, a few wait for a few more.
         """
-        room = self._sizes.rows - self.decoding
-        if not self._arrived or room <= 0:
+        waiting, room = len(self._arrived), self._sizes.rows - self.decoding
+        if not waiting or room <= 0:
             return 0.0
-        if len(self._arrived) >= min(READ, room) or self.decoding < MANY:
+        if self.decoding < MANY or min(waiting, room) >= self.decoding // 2:
             return None
+        if waiting > room:
+            return 0.0  # more will end, and there will be more room
         left = self._arrived[0].arrived + WAIT - time.monotonic()
         return left if left > 0 else None
 
@@ -293,13 +307,13 @@ class _StreamWorker(_Worker):
             with self._condition:
                 self._reading -= sum(len(answers) for _, _, answers, _ in ready)
             self._let_go(told)
-            for settings, streams in list(self._groups.items()):
-                self._step(settings, streams, told)
+            for key, streams in list(self._groups.items()):
+                self._step(key, streams, told)
             if self._arrived:
                 with self._condition:
                     self._condition.notify_all()  # there may be room now
             _tell(told)
-        left = [*self._arrived, *(answer for answer, *_ in self._going.values())]
+        left = [*self._arrived, *(going.answer for going in self._going.values())]
         left += [answer for _, _, answers, _ in self._ready for answer in answers]
         _tell([(answer, Gone()) for answer in left])
 
@@ -315,35 +329,38 @@ class _StreamWorker(_Worker):
         return found
 
     def _let_in(self, settings: SearchConfig, texts: Read, answers: list[Answer]) -> None:
-        streams = self._groups.get(settings)
+        # Every row costs as much as the longest source beside it.
+        key = settings, _length_class(max(texts.lengths)) if self.decoding >= MANY else 0
+        streams = self._groups.get(key)
         if streams is None:
-            streams = self._groups[settings] = Streams(self._model, settings)
+            streams = self._groups[key] = Streams(self._model, settings)
         streams.join(texts)
         for entry, answer, length in zip(texts.entries, answers, texts.lengths, strict=True):
             answer.source_tokens = length
-            self._going[entry.number] = (answer, Spoken(self._model.target_tokenizer), [])
+            self._going[entry.number] = _Going(answer, key, Spoken(self._model.target_tokenizer))
 
     def _let_go(self, told: _Told) -> None:
-        gone = [number for number, (answer, *_) in self._going.items() if answer.cancelled]
+        gone = [number for number, going in self._going.items() if going.answer.cancelled]
         if gone:
             for streams in self._groups.values():
                 streams.leave(gone)
-            told += [(self._going.pop(number)[0], Gone()) for number in gone]
+            told += [(self._going.pop(number).answer, Gone()) for number in gone]
 
-    def _step(self, settings: SearchConfig, streams: Streams, told: _Told) -> None:
+    def _step(self, key: _Key, streams: Streams, told: _Told) -> None:
         if not len(streams):
-            del self._groups[settings]
+            del self._groups[key]
             return
         self._observe("stream", len(streams))
         try:
             tokens = streams.step()
         except Exception as error:  # all in this group are told, the others go on
-            del self._groups[settings]
-            lost = [number for number, (answer, *_) in self._going.items() if _shared(answer.settings) == settings]
-            told += [(self._going.pop(number)[0], error) for number in lost]
+            del self._groups[key]
+            lost = [number for number, going in self._going.items() if going.key == key]
+            told += [(self._going.pop(number).answer, error) for number in lost]
             return
         for token in tokens:
-            answer, spoken, ids = self._going[token.number]
+            going = self._going[token.number]
+            answer, spoken, ids = going.answer, going.spoken, going.ids
             answer.tokens += 1
             if token.id is not None:
                 if answer.live:
@@ -356,6 +373,11 @@ class _StreamWorker(_Worker):
                 last = spoken.end() if answer.live else self._model.target_tokenizer.decode(ids)
                 told += [(answer, last), (answer, None)] if last else [(answer, None)]
                 del self._going[token.number]
+
+
+def _length_class(length: int) -> int:
+    """16, 32, 64 … tokens: the least that holds the length."""
+    return max(16, 1 << (length - 1).bit_length())
 
 
 def _shared(settings: SearchConfig) -> SearchConfig:

@@ -407,7 +407,7 @@ def serve(
     store: Annotated[str | None, Parameter(env_var="ANTIPHON_STORE")] = None,
     no_store: _Switch = False,
     keep_days: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
-    rows: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=4096))] = 96,
+    rows: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=4096))] = 128,
     queue: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65536))] = 256,
     seconds: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 30.0,
     threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,

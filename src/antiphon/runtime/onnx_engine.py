@@ -36,17 +36,21 @@ class Arrays:
     def join(self, other: Arrays) -> Arrays:
         """These rows, then the other's, as wide as the longest source needs."""
         parts = [self.values, other.values]
-        if self.sources:
-            width = max(int(part["mask"].sum(axis=1).max()) for part in parts)
-            parts = [{name: _as_long(part[name], axis, width) for name, axis in self.sources.items()} for part in parts]
-        return Arrays({name: np.concatenate([part[name] for part in parts]) for name in self.values}, self.sources)
-
-
-def _as_long(array: np.ndarray, axis: int, length: int) -> np.ndarray:
-    """The array cut, or filled up with zeros, to this length of an axis."""
-    missing = max(0, length - array.shape[axis])
-    padding = [(0, missing if place == axis else 0) for place in range(array.ndim)]
-    return np.pad(array, padding)[(slice(None),) * axis + (slice(length),)]
+        width = max(int(part["mask"].sum(axis=1).max()) for part in parts) if self.sources else 0
+        joined = {}
+        for name in self.values:
+            one, two = (part[name] for part in parts)
+            axis = self.sources.get(name)
+            if axis is None or one.shape[axis] == two.shape[axis] == width:
+                joined[name] = np.concatenate([one, two])
+                continue
+            shape = list(one.shape)
+            shape[0], shape[axis] = len(one) + len(two), width
+            both = joined[name] = np.zeros(shape, one.dtype)
+            for part, start in ((one, 0), (two, len(one))):
+                some = (slice(None),) * (axis - 1) + (slice(min(width, part.shape[axis])),)
+                both[(slice(start, start + len(part)), *some)] = part[(slice(None), *some)]
+        return Arrays(joined, self.sources)
 
 
 class OnnxEngine:
