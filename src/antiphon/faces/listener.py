@@ -92,7 +92,7 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 def listen(app: ASGIApp, listening: socket.socket) -> None:
     """Serve until interrupted; what is being answered then is answered first, for five seconds at most."""
-    _ask_for_files()
+    ask_for_files()
     sys.setswitchinterval(SWITCH)
     config = uvicorn.Config(
         app,
@@ -109,7 +109,8 @@ def listen(app: ASGIApp, listening: socket.socket) -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _ask_for_files() -> None:
+def ask_for_files() -> None:
+    """Have the system allow as many open files as it will."""
     if sys.platform == "win32":
         return
     import resource
