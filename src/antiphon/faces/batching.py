@@ -303,7 +303,7 @@ class _StreamWorker(_Worker):
                 ready = self._due()
             told: _Told = []
             for settings, texts, answers, _ in ready:
-                self._let_in(settings, texts, answers)
+                self._let_in(settings, texts, answers, told)
             with self._condition:
                 self._reading -= sum(len(answers) for _, _, answers, _ in ready)
             self._let_go(told)
@@ -328,13 +328,18 @@ class _StreamWorker(_Worker):
         self._ready.clear()
         return found
 
-    def _let_in(self, settings: SearchConfig, texts: Read, answers: list[Answer]) -> None:
+    def _let_in(self, settings: SearchConfig, texts: Read, answers: list[Answer], told: _Told) -> None:
         # Every row costs as much as the longest source beside it.
         key = settings, _length_class(max(texts.lengths)) if self.decoding >= MANY else 0
         streams = self._groups.get(key)
         if streams is None:
             streams = self._groups[key] = Streams(self._model, settings)
-        streams.join(texts)
+        try:
+            streams.join(texts)
+        except Exception as error:
+            told += [(answer, error) for answer in answers]
+            self._abandon(key, error, told)
+            return
         for entry, answer, length in zip(texts.entries, answers, texts.lengths, strict=True):
             answer.source_tokens = length
             self._going[entry.number] = _Going(answer, key, Spoken(self._model.target_tokenizer))
@@ -353,10 +358,8 @@ class _StreamWorker(_Worker):
         self._observe("stream", len(streams))
         try:
             tokens = streams.step()
-        except Exception as error:  # all in this group are told, the others go on
-            del self._groups[key]
-            lost = [number for number, going in self._going.items() if going.key == key]
-            told += [(self._going.pop(number).answer, error) for number in lost]
+        except Exception as error:
+            self._abandon(key, error, told)
             return
         for token in tokens:
             going = self._going[token.number]
@@ -373,6 +376,12 @@ class _StreamWorker(_Worker):
                 last = spoken.end() if answer.live else self._model.target_tokenizer.decode(ids)
                 told += [(answer, last), (answer, None)] if last else [(answer, None)]
                 del self._going[token.number]
+
+    def _abandon(self, key: _Key, error: Exception, told: _Told) -> None:
+        """A group whose decoding failed: all in it are told, the others go on."""
+        del self._groups[key]
+        lost = [number for number, going in self._going.items() if going.key == key]
+        told += [(self._going.pop(number).answer, error) for number in lost]
 
 
 def _length_class(length: int) -> int:

@@ -62,6 +62,8 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
         503: "the database that keeps conversations is down",
     }.items()
 }
+KEEP_SECONDS = 30.0
+"""For a turn to be kept; a database that takes longer is taken to be down."""
 _T = TypeVar("_T")
 
 
@@ -311,7 +313,11 @@ class _Turns:
                 loop.call_soon_threadsafe(settle, failure)
 
         self._keeper.keep(turn, tell)
-        await done
+        try:
+            async with asyncio.timeout(KEEP_SECONDS):
+                await done
+        except TimeoutError:
+            raise SaveError("the database does not answer") from None
         return {"source": self._source, "conversation": turn.conversation, "turn": turn.id}
 
 
