@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page, expect, sync_playwright
@@ -27,7 +28,7 @@ def say(page: Page, text: str) -> None:
 
 def talk(page: Page) -> None:
     """A conversation with an answer that shows what it looked at."""
-    page.get_by_label("Model").select_option(index=1)
+    page.get_by_label("Model", exact=True).select_option(index=1)
     page.get_by_role("button", name="Search").click()
     page.get_by_label("seed").fill("3")
     page.get_by_role("button", name="Search").click()
@@ -45,27 +46,36 @@ def panes(page: Page) -> None:
     page.locator("#pane-attention .words .target").nth(6).hover()
 
 
+SCENES = (
+    ("page-talk", talk, 1180, 820, "light"),
+    ("page-talk-phone", talk, 390, 800, "dark"),
+    ("page-panes", panes, 1180, 900, "dark"),
+)
+
+
 def main() -> None:
     """Serves, draws."""
-    command = [sys.executable, "-m", "antiphon", "serve", "dates", sys.argv[1], "--no-store", "--port", "0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server, sync_playwright() as player:
+    store = Path(tempfile.mkdtemp()) / "conversations.db"
+    command = [sys.executable, "-m", "antiphon", "serve", "dates", sys.argv[1], "--store", str(store), "--port", "0"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
         assert server.stderr is not None
         address = re.search(r"http://\S+", server.stderr.readline())
         assert address is not None
-        browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
-        for name, scene, width, height, scheme in (
-            ("page-talk", talk, 1180, 820, "light"),
-            ("page-talk-phone", talk, 390, 800, "dark"),
-            ("page-panes", panes, 1180, 900, "dark"),
-        ):
-            page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
-            page.goto(address[0])
-            expect(page.locator("#model option")).to_have_count(2)
-            scene(page)
-            page.screenshot(path=IMAGES / f"{name}.png")
-            page.close()
-        browser.close()
+        with sync_playwright() as player:
+            browser = player.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
+            for name, scene, width, height, scheme in SCENES:
+                page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+                page.goto(address[0])
+                expect(page.locator("#model option")).to_have_count(2)
+                scene(page)
+                page.screenshot(path=IMAGES / f"{name}.png")
+                page.close()
+            browser.close()
+    finally:
         server.terminate()
+        server.wait()
+        shutil.rmtree(store.parent)
 
 
 if __name__ == "__main__":

@@ -168,5 +168,5 @@ def test_a_store_that_fails_does_not_end_the_talk(talk, tmp_path: Path):
     (tmp_path / "kept.db").mkdir()
     out, err = talk("one\n/good\ntwo\n", keepsake=Keepsake(str(tmp_path / "kept.db"), "fake", all_turns=False))
     assert out == "ONE\nTWO\n"
-    assert err.startswith("(not kept: the store cannot be read")
+    assert err.startswith("(not kept: the store of conversations cannot be read")
     assert talk("one\n/good\n")[1] == "(nothing is kept: start without --no-store)\n"

@@ -40,7 +40,7 @@ def test_the_last_correction_counts_and_other_models_do_not():
     found = lessons(turns, "run")
     assert found.corrections == [Pair("a", "new")]
     assert found.liked == [Pair("b", "good")]
-    with pytest.raises(DataError, match='for "third"; there are some for another, run: --model another'):
+    with pytest.raises(DataError, match='for "third", --from; there are some for another, run: --model another'):
         lessons(turns, "third")
     with pytest.raises(DataError, match="/better"):
         lessons([turn("c", "bad", thumb=-1)], "run")
@@ -132,5 +132,5 @@ def test_the_command_tells_what_became_of_it(run, tmp_path, capsys):
     assert not (tmp_path / "new").exists()
     assert main([*asked, "--model", "nobody"]) == 2
     assert "there are some for run: --model run" in capsys.readouterr().err
-    assert main(["learn", "dates", *asked[2:]]) == 2
-    assert "antiphon train --out makes model folders" in capsys.readouterr().err
+    assert main(["learn", str(tmp_path), *asked[2:]]) == 2
+    assert "not a model folder" in capsys.readouterr().err

@@ -22,6 +22,8 @@ from antiphon.errors import DataError, MissingExtraError, SaveError, UsageError
 
 try:
     import sqlalchemy as sql
+    from sqlalchemy import event
+    from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 except ModuleNotFoundError:
     raise MissingExtraError("keeping conversations", "serve") from None
 
@@ -130,7 +132,7 @@ class Conversations:
             except ModuleNotFoundError:
                 raise MissingExtraError(f"a store on {url.get_backend_name()}", "postgresql") from None
             if self._engine.dialect.name == "sqlite":
-                sql.event.listen(self._engine, "connect", _make_sqlite_durable)
+                event.listen(self._engine, "connect", _make_sqlite_durable)
             _tables.create_all(self._engine)
             with self._engine.connect() as connection:
                 connection.execute(sql.select(_turns).limit(1))
@@ -232,7 +234,7 @@ class Conversations:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except sql.exc.SQLAlchemyError as error:
+        except SQLAlchemyError as error:
             cure = "check space, rights and that the database is up"
             raise SaveError(f"conversations cannot be kept ({_reason(error)})", where=self.address, cure=cure) from None
 
@@ -305,7 +307,7 @@ def _url(address: str) -> sql.URL:
         return sql.URL.create("sqlite", database=address)
     try:
         url = sql.make_url(address)
-    except sql.exc.ArgumentError:
+    except ArgumentError:
         raise UsageError("no database URL", where="--store", cure="postgresql://user@host/name, or a file") from None
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         cure = "give a file, or postgresql://user@host/name"
@@ -337,7 +339,7 @@ def _told(where: str) -> Iterator[None]:
     """What a database refuses, as a DataError."""
     try:
         yield
-    except (sql.exc.SQLAlchemyError, OSError) as error:
+    except (SQLAlchemyError, OSError) as error:
         shown = _url(where).render_as_string(hide_password=True) if "://" in where else where
         cure = "check the address and that the database is up"
         raise DataError(

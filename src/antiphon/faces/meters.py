@@ -17,17 +17,17 @@ class Meters:
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
-        where = {"registry": self._registry}
-        self._requests = Counter("antiphon_requests", "Requests answered.", ["route", "status"], **where)
+        here = self._registry
+        self._requests = Counter("antiphon_requests", "Requests answered.", ["route", "status"], registry=here)
         self._seconds = Histogram(
-            "antiphon_request_seconds", "Seconds to the last byte.", ["route"], buckets=_SECONDS, **where
+            "antiphon_request_seconds", "Seconds to the last byte.", ["route"], buckets=_SECONDS, registry=here
         )
         self._rows = Histogram(
-            "antiphon_batch_rows", "Answers decoded together, of every batch.", ["kind"], buckets=_ROWS, **where
+            "antiphon_batch_rows", "Answers decoded together, of every batch.", ["kind"], buckets=_ROWS, registry=here
         )
-        self.tokens = Counter("antiphon_tokens", "Tokens answered, end marks counted.", **where)
-        self._waiting = Gauge("antiphon_waiting", "Answers that wait.", **where)
-        self._decoding = Gauge("antiphon_decoding", "Answers being decoded.", **where)
+        self.tokens = Counter("antiphon_tokens", "Tokens answered, end marks counted.", registry=here)
+        self._waiting = Gauge("antiphon_waiting", "Answers that wait.", registry=here)
+        self._decoding = Gauge("antiphon_decoding", "Answers being decoded.", registry=here)
 
     def watch(self, waiting: Callable[[], float], decoding: Callable[[], float]) -> None:
         """Where the gauges read from."""

@@ -313,7 +313,11 @@ function drawAttention({ source_tokens: sources, tokens: targets, attention: wei
     h("div", { className: "map", tabIndex: 0, role: "region", "aria-label": "Attention map" }, table));
 }
 
-const shownToken = (token) => (token.trim() === "" ? "␣" : token);
+/** A token as a reader wants it: a subword's mark of a word's beginning (▁) is left out, a space is seen. */
+function shownToken(token) {
+  const bare = token.replace(/^▁(?=.)/u, "");
+  return bare.trim() === "" || bare === "▁" ? "␣" : bare;
+}
 
 // Conversations kept by the server; this browser knows their ids.
 
