@@ -35,6 +35,10 @@ What `--json` prints keeps its form. New keys may come; none goes without a new 
 - `antiphon score --json`: one object a line. `nats`, `tokens`, `source`, `target`.
 - `antiphon data --json`: the data card. `name`, `origin`, `licence`, `citation`, `context`, `counts`, `skipped`,
   `seed`, `options`, `note`.
+- `antiphon conversations list --json`: one object a line. `id`, `model`, `begun`, `changed`, `turns`, `title`. `export`
+  prints a turn a line: `conversation`, `said`, `answer`, `source`, `model`, `id`, `thumb`, `better`, `created`.
+- `antiphon learn --json`: one object. `better`, `reason`; `corrections`, `held_out`, `liked`, `replayed` counts;
+  `seconds`; `before` and `after`, each `dev_loss` in nats per target token, `learnt` and `held_out` shares from 0 to 1.
 - `antiphon inspect --json`: one object; `kind` is `data`, `run` or `model`.
 
 ## antiphon

@@ -19,6 +19,13 @@ class FakeRows:
     def select(self, rows: np.ndarray) -> FakeRows:
         return FakeRows(self.values[rows])
 
+    def join(self, other: FakeRows) -> FakeRows:
+        both = [self.values, other.values]
+        if both[0].ndim == 2:  # a mask
+            width = max(int(mask.sum(axis=1).max()) for mask in both)
+            both = [np.pad(mask, [(0, 0), (0, max(0, width - mask.shape[1]))])[:, :width] for mask in both]
+        return FakeRows(np.concatenate(both))
+
 
 @dataclass
 class FakeEngine:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from antiphon.faces.chat import COMMANDS, chat
+from antiphon.conversations import Conversations
+from antiphon.faces.chat import COMMANDS, Keepsake, chat
 from antiphon.faces.conversation import Conversation, Transcript
 from fake_model import FakeModel
 
@@ -15,6 +16,9 @@ COMMAND_LINES = """\
   /again      another answer to the same
   /attention  what the last answer looked at
   /sample     draw answers at random, or no longer
+  /good       the last answer was good: kept, to learn from
+  /bad        it was not: kept too
+  /better     what it should have said (/better …): kept, to learn from
   /help       these commands
   /quit       leave (also Ctrl-D)
 """
@@ -23,10 +27,10 @@ GREETING = f"talking with fake: type something\n{COMMAND_LINES}"
 
 @pytest.fixture
 def talk(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    def run(lines: str, model: FakeModel | None = None, **options) -> tuple[str, str]:
+    def run(lines: str, model: FakeModel | None = None, keepsake: Keepsake | None = None, **options) -> tuple[str, str]:
         model = model or FakeModel()
         monkeypatch.setattr("sys.stdin", io.StringIO(lines))
-        chat(Conversation(model, **options), model)
+        chat(Conversation(model, **options), model, keepsake)
         out, err = capsys.readouterr()
         assert err.startswith(GREETING)
         return out, err.removeprefix(GREETING)
@@ -123,11 +127,46 @@ def test_a_terminal_gets_line_editing(monkeypatch: pytest.MonkeyPatch, capsys: p
     from prompt_toolkit.output import DummyOutput
 
     model = FakeModel()
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     with create_pipe_input() as keys, create_app_session(input=keys, output=DummyOutput()):
         keys.send_text("hellp\x7fo\r/again\r\x04")  # backspace, a command, Ctrl-D
         chat(Conversation(model), model)
     out, err = capsys.readouterr()
-    assert out == "HELLO\nHELLO 2\n"
+    assert out == "\x1b[36mHELLO\x1b[0m\n\x1b[36mHELLO 2\x1b[0m\n"
     assert err == f"{GREETING}bye\n"
+
+
+def test_what_is_judged_is_kept_and_nothing_else(talk, tmp_path: Path):
+    address = str(tmp_path / "kept.db")
+    out, err = talk("/good\nhello\n", keepsake=Keepsake(address, "fake", all_turns=False))
+    assert err == "(nothing was said yet)\n"
+    assert not (tmp_path / "kept.db").exists()
+    lines = "hello\nand you\n/better fine \x1b thanks\n/good\n/again\n/bad\n/better\n"
+    out, err = talk(lines, FakeModel(context=1), keepsake=Keepsake(address, "fake", all_turns=False))
+    assert err.count("antiphon learn learns from it") == 3
+    assert err.endswith("(write what it should have said: /better …)\n")
+    store = Conversations(address)
+    told = [(turn.said, turn.answer, turn.thumb, turn.better, turn.model) for turn in store.every_turn()]
+    first, second = out.splitlines()[1:]
+    assert told == [("and you", first, 1, "fine  thanks", "fake"), ("and you", second, -1, None, "fake")]
+    assert [turn.source for turn in store.every_turn()] == ["HELLO <turn> and you"] * 2
+    assert len(store.list()) == 1
+    store.close()
+
+
+def test_every_turn_is_kept_where_a_store_is_named(talk, tmp_path: Path):
+    talk("one\n/again\ntwo\n", keepsake=Keepsake(str(tmp_path / "kept.db"), "fake", all_turns=True))
+    store = Conversations(tmp_path / "kept.db")
+    assert [turn.answer for turn in store.every_turn()] == ["ONE", "ONE 2", "TWO"]
+    store.close()
+
+
+def test_a_store_that_fails_does_not_end_the_talk(talk, tmp_path: Path):
+    (tmp_path / "kept.db").mkdir()
+    out, err = talk("one\n/good\ntwo\n", keepsake=Keepsake(str(tmp_path / "kept.db"), "fake", all_turns=False))
+    assert out == "ONE\nTWO\n"
+    assert err.startswith("(not kept: the store of conversations cannot be read")
+    assert talk("one\n/good\n")[1] == "(nothing is kept: start without --no-store)\n"

@@ -104,7 +104,7 @@ class Model:
         """
         if isinstance(texts, str):
             return self.predict([texts], **search)[0]
-        config = self._search(search)
+        config = self.settings(search)
         sources = self._sources(texts)
         answers: dict[int, Prediction] = {}
         nbest = config.nbest
@@ -115,7 +115,7 @@ class Model:
         lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
         for rows in _batches(lengths, _POSITIONS // width):
             src, src_len = self._padded([sources[row] for row in rows])
-            limits = self._limits(src_len, config)
+            limits = self.limits(src_len, config)
             if config.sample:
                 found = sample(self.engine, src, src_len, config, limits, numbers=rows.tolist())
             elif config.beam == 1:
@@ -138,10 +138,10 @@ class Model:
         Raises:
             UsageError: as `predict`; before the first piece.
         """
-        config = self._search({**search, "nbest": 1})
-        src, src_len = self._padded(self._sources([text]))
+        config = self.settings({**search, "nbest": 1})
+        src, src_len = self.read([text])
         stream = stream_sample if config.sample else stream_greedy
-        return self._pieces(stream(self.engine, src, src_len, config, self._limits(src_len, config)))
+        return self._pieces(stream(self.engine, src, src_len, config, self.limits(src_len, config)))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """log P(target | source) of each pair in nats, EOS included: at most 0, over the full vocabulary."""
@@ -182,7 +182,12 @@ class Model:
         spelt = [*self.target_tokenizer.tokens(ids), END]
         return Prediction(target, score, spelt, self._written(read), self._unturned(np.array(looks)), read.truncated)
 
-    def _search(self, overrides: dict[str, Any]) -> SearchConfig:
+    def read(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """src (N, S) and src_len (N,) as an engine takes them. Raises UsageError."""
+        return self._padded(self._sources(texts))
+
+    def settings(self, overrides: dict[str, Any]) -> SearchConfig:
+        """The model's own search knobs, with these in their place. Raises UsageError."""
         config = parse_config({"search": {**self.config.search.model_dump(), **overrides}}).search
         if config.nbest > config.beam and not config.sample:
             raise UsageError(
@@ -204,7 +209,8 @@ class Model:
         rows = [[*source.ids[::step], EOS] for source in sources]
         return padded(rows), np.array([len(row) for row in rows], dtype=np.int64)
 
-    def _limits(self, src_len: np.ndarray, config: SearchConfig) -> np.ndarray:
+    def limits(self, src_len: np.ndarray, config: SearchConfig) -> np.ndarray:
+        """(N,) most tokens, EOS counted, of the answers to sources src_len (N,)."""
         if config.max_length is not None:
             return np.full(len(src_len), config.max_length, dtype=np.int64)
         return np.maximum(self.max_target, 3 * src_len)
@@ -230,19 +236,39 @@ class Model:
         return np.concatenate([attention[:, -2::-1], attention[:, -1:]], axis=1)
 
     def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
-        """Text of the ids so far, less what the newest token may still change."""
-        ids: list[int] = []
-        given = before = ""
+        spoken = Spoken(self.target_tokenizer)
         for token in tokens:
-            ids.append(token)
-            text = self.target_tokenizer.decode(ids)
-            settled = text[: _common(before, text)].rstrip()
-            if len(settled) > len(given):
-                yield settled[len(given) :]
-                given = settled
-            before = text
-        if len(before) > len(given):
-            yield before[len(given) :]
+            if piece := spoken.add(token):
+                yield piece
+        if piece := spoken.end():
+            yield piece
+
+
+class Spoken:
+    """The text of an answer as it grows: pieces are given once nothing to come can change them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._given = self._before = ""
+
+    def add(self, token: int) -> str:
+        """The text that is sure now and was not before; often none."""
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids)
+        settled = text[: _common(self._before, text)].rstrip()
+        self._before = text
+        return self._give(settled)
+
+    def end(self) -> str:
+        """What was held back."""
+        return self._give(self._before)
+
+    def _give(self, text: str) -> str:
+        if len(text) <= len(self._given):
+            return ""
+        piece, self._given = text[len(self._given) :], text
+        return piece
 
 
 def load(folder: str | Path, *, threads: int | None = None) -> Model:

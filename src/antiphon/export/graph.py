@@ -293,7 +293,10 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
     )
     name, table = tables["softmax"]
     logits = graph.table_product(features, table, weights["softmax_bias"][:, 0], name)
-    total = graph.node("ReduceLogSumExp", logits, graph.constant(np.array([1], np.int64), "axis1"), keepdims=1)
+    # log sum exp x = max x - log max softmax x: the softmax is the library's fast one, and its maximum is at least 1/V.
+    axis = graph.constant(np.array([1], np.int64), "axis1")
+    largest = graph.node("ReduceMax", graph.node("Softmax", logits, axis=1), axis, keepdims=1)
+    total = graph.node("Sub", graph.node("ReduceMax", logits, axis, keepdims=1), graph.node("Log", largest))
     top, ids = graph.nodes("TopK", logits, k, outputs=2, axis=1)
     graph.output(graph.node("Sub", top, total), "log_probs", TensorProto.FLOAT, "N", "K")
     graph.output(ids, "ids", TensorProto.INT64, "N", "K")

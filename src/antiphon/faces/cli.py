@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, validators
 from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
 from antiphon.config import load_config, parse_config
@@ -28,12 +28,16 @@ from antiphon.faces.knobs import (
     given,
     spelled_alike,
 )
+from antiphon.faces.record import as_record
 from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table
 from antiphon.version import VERSION
 
 if TYPE_CHECKING:
     from antiphon.data.pairs import Pair
     from antiphon.model import Model, Prediction
+
+CONVERSATIONS = "conversations.db"
+"""Where conversations are kept unless --store says otherwise."""
 
 _CHUNK = 256
 """Lines answered together when a file or a pipe is read."""
@@ -294,7 +298,7 @@ def predict(
                 if attention_png is not None and answered == 1:
                     _save_attention(prediction, attention_png, title=source)
                 if json:
-                    yield _json_text(_as_record(source, prediction, attention=attention), line=True)
+                    yield _json_text(as_record(source, prediction, attention=attention), line=True)
                 elif nbest > 1:
                     for one in (prediction, *prediction.alternatives):
                         yield f"{answered}\t{one.score:.4f}\t{shown(one.text)}"
@@ -359,6 +363,8 @@ def chat(
     /,
     *,
     transcript: Path | None = None,
+    store: Annotated[str | None, Parameter(env_var="ANTIPHON_STORE")] = None,
+    no_store: _Switch = False,
     search: BareSearchFlags = None,
 ) -> None:
     """Talk with MODEL; lines are read from standard input when it is not a terminal.
@@ -369,6 +375,11 @@ def chat(
         A run or model folder, or a bundled model: dates.
     transcript
         A file the conversation is added to, as text or (*.jsonl) as JSON.
+    store
+        Keep every turn there, a file or postgresql://user@host/name; without it only what you judge by /good, /bad
+        and /better is kept, in conversations.db.
+    no_store
+        Keep nothing.
     """
     if model is None:
         raise UsageError("which model?", cure="antiphon chat FOLDER, or train one: make chat")
@@ -380,10 +391,165 @@ def chat(
 
     loaded = _load(model)
     with nullcontext() if transcript is None else Transcript(transcript) as written:
-        terminal.chat(Conversation(loaded, search=overrides, transcript=written), loaded)
+        keepsake = None
+        if not no_store:
+            name = loaded.folder.resolve().name if loaded.folder is not None else "model"
+            keepsake = terminal.Keepsake(store or CONVERSATIONS, name, all_turns=store is not None)
+        terminal.chat(Conversation(loaded, search=overrides, transcript=written), loaded, keepsake)
 
 
 @app.command(sort_key=6)
+def serve(
+    *model: str,
+    host: str = "127.0.0.1",
+    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8000,
+    token: Annotated[str | None, Parameter(env_var="ANTIPHON_TOKEN")] = None,
+    store: Annotated[str | None, Parameter(env_var="ANTIPHON_STORE")] = None,
+    no_store: _Switch = False,
+    keep_days: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
+    rows: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=4096))] = 128,
+    queue: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65536))] = 256,
+    seconds: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 30.0,
+    threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+) -> None:
+    """A web page, and models for programs: OpenAI's chat completions, predictions, scores. Ctrl-C ends it.
+
+    Parameters
+    ----------
+    model
+        Run or model folders, or bundled models; the first is the default [default: dates].
+    host
+        The address to listen on; any but the loopback's wants a --token.
+    port
+        The port to listen on; 0: a free one.
+    token
+        What clients must send as "Authorization: Bearer …"; better given as $ANTIPHON_TOKEN, which ps does not show.
+    store
+        Where conversations are kept: a file, or postgresql://user@host/name [default: conversations.db].
+    no_store
+        Keep nothing.
+    keep_days
+        Forget conversations in which nothing was said for so many days.
+    rows
+        Answers decoded together.
+    queue
+        Answers that may wait; who comes then is told to come again.
+    seconds
+        Longest time an answer may take.
+    threads
+        CPU threads of each exported model.
+    """
+    from antiphon.faces import service
+
+    service.serve(
+        model or ("dates",),
+        host=host,
+        port=port,
+        token=token,
+        store=None if no_store else store or CONVERSATIONS,
+        days=keep_days,
+        rows=rows,
+        queue=queue,
+        seconds=seconds,
+        threads=threads,
+    )
+
+
+@app.command(sort_key=7)
+def conversations(
+    action: Literal["list", "show", "export", "delete"],
+    /,
+    *id: str,
+    store: Annotated[str, Parameter(env_var="ANTIPHON_STORE")] = CONVERSATIONS,
+    out: Path | None = None,
+    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 50,
+    older_than: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
+    json: _Switch = False,
+) -> None:
+    """Conversations that were kept: list them, show some, export all or some, delete some.
+
+    Parameters
+    ----------
+    action
+        What to do.
+    id
+        Conversations, as list names them.
+    store
+        Where they are: a file, or postgresql://user@host/name.
+    out
+        (export) The file to write: .dialogue, a conversation a line, to learn from; else JSON, a turn a line.
+    limit
+        (list) So many, the last ones first.
+    older_than
+        (delete) All in which nothing was said for so many days.
+    json
+        (list) One JSON object a line.
+    """
+    from antiphon.faces import keeping
+
+    for line in keeping.act(action, id, store=store, out=out, limit=limit, older_than=older_than, as_json=json):
+        _print(line, raw=True)
+
+
+@app.command(sort_key=8)
+def learn(
+    run: Annotated[str, Parameter(name="RUN")],
+    /,
+    *,
+    store: Annotated[str, Parameter(name="--from", env_var="ANTIPHON_STORE")] = CONVERSATIONS,
+    out: Path,
+    model: str | None = None,
+    minutes: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 3.0,
+    seed: int = 1,
+    json: _Switch = False,
+) -> None:
+    """Learn from corrections and liked answers; a new run folder is made if it is better than RUN.
+
+    Parameters
+    ----------
+    run
+        A run folder.
+    store
+        Where conversations were kept: a file, or postgresql://user@host/name.
+    out
+        The run folder to make.
+    model
+        The name the model was served by [default: the run folder's].
+    minutes
+        Time budget.
+    seed
+        Decides what is held out to judge by.
+    json
+        Print the comparison as one JSON object.
+    """
+    from dataclasses import asdict
+
+    from antiphon.conversations import Conversations
+    from antiphon.learning import learn as teach
+
+    def told(look: Any) -> None:
+        held = f", of those held out {look.held:.0%}" if look.held or look.update else ""
+        note(
+            f"after {look.update:,} updates ({look.seconds:.0f} s): dev loss {look.dev_loss:.4f}, corrections "
+            f"answered as corrected {look.learnt:.0%}{held}"
+        )
+
+    kept = Conversations(store, create=False)
+    report = teach(run, kept, out, name=model, minutes=minutes, seed=seed, observer=told)
+    if json:
+        _print(_json_text(asdict(report)), raw=True)
+    else:
+        rows = [("", "before", "after")]
+        rows += [(name, f"{report.before[name]:.4f}", f"{report.after[name]:.4f}") for name in report.before]
+        for line in table(rows, right=(1, 2)):
+            _print(line)
+    if report.better:
+        note(f"better: {report.reason}; the new run is {out}")
+    else:
+        note(f"not better: {report.reason}; {run} stays what it was, and {out} was not made")
+
+
+@app.command(sort_key=9)
 def export(
     run: Annotated[str, Parameter(name="RUN")],
     /,
@@ -416,7 +582,7 @@ def export(
     note(f'try it: antiphon predict {made.folder} "some text"')
 
 
-@app.command(sort_key=7)
+@app.command(sort_key=10)
 def inspect(
     path: Annotated[str, Parameter(name="DATA|RUN|MODEL")],
     /,
@@ -531,23 +697,6 @@ def _write_lines(path: Path, lines: Iterable[str]) -> None:
                 file.write(line + "\n")
     except OSError as error:
         raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure="check the path") from None
-
-
-def _as_record(source: str, prediction: Prediction, *, attention: bool) -> dict[str, Any]:
-    record: dict[str, Any] = {
-        "source": source,
-        "text": prediction.text,
-        "score": round(float(prediction.score), 6),
-        "truncated": prediction.truncated,
-        "alternatives": [
-            {"text": other.text, "score": round(float(other.score), 6)} for other in prediction.alternatives
-        ],
-    }
-    if attention:
-        record["source_tokens"] = list(prediction.source_tokens)
-        record["tokens"] = list(prediction.tokens)
-        record["attention"] = [[round(float(weight), 4) for weight in row] for row in prediction.attention]
-    return record
 
 
 def _draw_attention(prediction: Prediction, console: Any) -> None:

@@ -127,6 +127,11 @@ class Conversation:
             self._prediction = self._model.predict(self._source(), **self._asked)
         return self._prediction
 
+    @property
+    def source(self) -> str:
+        """What the model read for the last answer: the human's turn with the turns before it; empty before any."""
+        return self._source() if self._turns else ""
+
     def cut(self) -> int:
         """How many tokens of the last human turn were read, if it was too long to be read whole; else 0."""
         if not self._turns:

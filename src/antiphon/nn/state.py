@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor, from_numpy
 
 LayerState = tuple[Tensor, ...]
@@ -13,6 +14,14 @@ LayerState = tuple[Tensor, ...]
 
 def _rows(tensor: Tensor, rows: np.ndarray) -> Tensor:
     return tensor.index_select(0, from_numpy(np.ascontiguousarray(rows, dtype=np.int64)))
+
+
+def _as_wide(tensor: Tensor, width: int) -> Tensor:
+    """(B, S, …) cut or filled up with zeros to (B, width, …)."""
+    missing = width - tensor.shape[1]
+    if missing <= 0:
+        return tensor[:, :width]
+    return torch.cat([tensor, tensor.new_zeros(tensor.shape[0], missing, *tensor.shape[2:])], dim=1)
 
 
 @dataclass(frozen=True)
@@ -34,6 +43,12 @@ class Memory:
         """The memory of these rows, in this order, repetitions allowed."""
         return Memory(_rows(self.values, rows), _rows(self.keys, rows), _rows(self.mask, rows))
 
+    def join(self, other: Memory) -> Memory:
+        """These rows, then the other's, as wide as the longest source needs."""
+        width = max(int(part.mask.sum(dim=1).max()) for part in (self, other))
+        pairs = (self.values, other.values), (self.keys, other.keys), (self.mask, other.mask)
+        return Memory(*(torch.cat([_as_wide(one, width), _as_wide(two, width)]) for one, two in pairs))
+
 
 @dataclass(frozen=True)
 class DecoderState:
@@ -48,3 +63,10 @@ class DecoderState:
         """The state of these rows, in this order, repetitions allowed."""
         layers = tuple(tuple(_rows(part, rows) for part in layer) for layer in self.layers)
         return DecoderState(layers, None if self.context is None else _rows(self.context, rows))
+
+    def join(self, other: DecoderState) -> DecoderState:
+        """These rows, then the other's."""
+        both = zip(self.layers, other.layers, strict=True)
+        layers = tuple(tuple(map(torch.cat, zip(one, two, strict=True))) for one, two in both)
+        contexts = [context for context in (self.context, other.context) if context is not None]
+        return DecoderState(layers, torch.cat(contexts) if contexts else None)

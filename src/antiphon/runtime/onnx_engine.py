@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,31 @@ class Arrays:
     """Arrays by name, each with the rows of the batch first."""
 
     values: dict[str, np.ndarray]
+    sources: dict[str, int] = field(default_factory=dict)
+    """Which axis of each is as long as the longest source; empty where none is. ``mask`` is one of them, if any is."""
 
     def select(self, rows: np.ndarray) -> Arrays:
         """The given rows, in the given order."""
-        return Arrays({name: value.take(rows, axis=0) for name, value in self.values.items()})
+        return Arrays({name: value.take(rows, axis=0) for name, value in self.values.items()}, self.sources)
+
+    def join(self, other: Arrays) -> Arrays:
+        """These rows, then the other's, as wide as the longest source needs."""
+        parts = [self.values, other.values]
+        width = max(int(part["mask"].sum(axis=1).max()) for part in parts) if self.sources else 0
+        joined = {}
+        for name in self.values:
+            one, two = (part[name] for part in parts)
+            axis = self.sources.get(name)
+            if axis is None or one.shape[axis] == two.shape[axis] == width:
+                joined[name] = np.concatenate([one, two])
+                continue
+            shape = list(one.shape)
+            shape[0], shape[axis] = len(one) + len(two), width
+            both = joined[name] = np.zeros(shape, one.dtype)
+            for part, start in ((one, 0), (two, len(one))):
+                some = (slice(None),) * (axis - 1) + (slice(min(width, part.shape[axis])),)
+                both[(slice(start, start + len(part)), *some)] = part[(slice(None), *some)]
+        return Arrays(joined, self.sources)
 
 
 class OnnxEngine:
@@ -51,6 +72,7 @@ class OnnxEngine:
         asked = {value.name: value for value in step.get_inputs()}
         self._memory = [name for name in ("keys", "values") if name in asked]
         self._state = [name for name in asked if name not in ("y", "k", "wanted", "mask", *self._memory)]
+        self._sources = {name: asked[name].shape.index(asked["mask"].shape[1]) for name in ("mask", *self._memory)}
         self._context = int(asked["context"].shape[1]) if "context" in asked else 0
 
     def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Arrays, Arrays]:
@@ -61,7 +83,7 @@ class OnnxEngine:
             found["context"] = np.zeros((len(src), self._context), np.float32)
         memory = {name: found[name] for name in self._memory}
         memory["mask"] = np.arange(src.shape[1]) < src_len[:, None]
-        return Arrays(memory), Arrays({name: found[name] for name in self._state})
+        return Arrays(memory, self._sources), Arrays({name: found[name] for name in self._state})
 
     def step(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int) -> StepOutput:
         """y (N,) → the k likeliest next tokens, sorted, with their log-probabilities."""
@@ -115,9 +137,9 @@ def load_engine(
         except Exception as error:  # onnxruntime has an exception type for every kind of fault, without a common base
             first = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise FolderError(f"damaged graph ({first:.120})", where=str(path), cure="export it again") from None
-    engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary)
     src, src_len = np.array([[3, 2]]), np.array([2])
-    with contextlib.suppress(KeyError, RuntimeError, ValueError):
+    with contextlib.suppress(IndexError, KeyError, RuntimeError, ValueError):
+        engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary)
         found = engine.score(src, src_len, np.array([[1]]), np.array([[target_vocabulary - 1]]))
         if np.isfinite(found).all():
             return engine

@@ -16,8 +16,8 @@ from antiphon.errors import FolderError
 OPERATORS = frozenset(
     {
         "Abs", "Add", "Cast", "Concat", "Div", "GRU", "Gather", "GatherElements", "Identity", "LSTM",
-        "LayerNormalization", "MatMul", "MatMulInteger", "Max", "Mul", "Reciprocal", "ReduceLogSumExp", "ReduceMax",
-        "ReduceMean", "Reshape", "Round", "Sigmoid", "Softmax", "Split", "Squeeze", "Sub", "Tanh", "TopK",
+        "LayerNormalization", "Log", "MatMul", "MatMulInteger", "Max", "Mul", "Reciprocal", "ReduceLogSumExp",
+        "ReduceMax", "ReduceMean", "Reshape", "Round", "Sigmoid", "Softmax", "Split", "Squeeze", "Sub", "Tanh", "TopK",
         "Transpose", "Unsqueeze", "Where",
     }
 )

@@ -37,8 +37,9 @@ def _steps(
     engine: Engine, src: np.ndarray, src_len: np.ndarray, config: SearchConfig, max_steps: np.ndarray
 ) -> Iterator[Taken]:
     memory, state = engine.encode(src, src_len)
-    return walk(engine, memory, state, _likeliest, config, max_steps, wanted=1)
+    return walk(engine, memory, state, likeliest, config, max_steps, wanted=1)
 
 
-def _likeliest(log_probs: np.ndarray, rows: np.ndarray, step: int) -> np.ndarray:
+def likeliest(log_probs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A Choose: the likeliest candidate of each row."""
     return log_probs.argmax(axis=1)

@@ -11,7 +11,7 @@ from antiphon.config import SearchConfig
 from antiphon.data.tokenizer import EOS
 from antiphon.search.hypothesis import Hypothesis
 from antiphon.search.step import Engine
-from antiphon.search.walk import Choose, Taken, collect, walk
+from antiphon.search.walk import Taken, collect, walk
 
 _BLOCK = 64  # random numbers of a row made at a time
 
@@ -66,25 +66,40 @@ def _steps(
     if len(owners) > len(src):
         memory, state = memory.select(owners), state.select(owners)
     limits = max_steps[owners]
-    return walk(engine, memory, state, _lottery(config, seeds), config, limits, wanted=config.top_k)
+    lottery = Lottery(config)
+    for row, own in enumerate(seeds):
+        lottery.enter(row, own, config.seed)
+    return walk(engine, memory, state, lottery, config, limits, wanted=config.top_k)
 
 
-def _lottery(config: SearchConfig, seeds: list[tuple[int, int]]) -> Choose:
+class Lottery:
     """A Choose in which every row has its own random numbers, so that it knows nothing of the other rows."""
-    seed = secrets.randbits(63) if config.seed is None else config.seed
-    generators = [np.random.default_rng([abs(seed), int(seed < 0), *own]) for own in seeds]
-    luck = np.empty((len(seeds), 0))
 
-    def draw(log_probs: np.ndarray, rows: np.ndarray, step: int) -> np.ndarray:
-        nonlocal luck
-        if step % _BLOCK == 0:
-            luck = np.array([generator.random(_BLOCK) for generator in generators])
-        order = np.argsort(-log_probs, axis=1, kind="stable")[:, : config.top_k]
-        cumulated = np.cumsum(_sharpened(np.take_along_axis(log_probs, order, axis=1), config), axis=1)
-        place = (cumulated < luck[rows, step % _BLOCK, None] * cumulated[:, -1:]).sum(axis=1)
+    def __init__(self, config: SearchConfig) -> None:
+        self._config = config
+        self._seed = secrets.randbits(63)
+        self._luck: dict[int, Iterator[float]] = {}
+
+    def enter(self, row: int, own: tuple[int, int], seed: int | None) -> None:
+        """A row whose numbers follow from a seed (None: this lottery's own, never the same) and from two numbers."""
+        seed = self._seed if seed is None else seed
+        self._luck[row] = _numbers(np.random.default_rng([abs(seed), int(seed < 0), *own]))
+
+    def leave(self, row: int) -> None:
+        """A row that draws no more."""
+        del self._luck[row]
+
+    def __call__(self, log_probs: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        order = np.argsort(-log_probs, axis=1, kind="stable")[:, : self._config.top_k]
+        cumulated = np.cumsum(_sharpened(np.take_along_axis(log_probs, order, axis=1), self._config), axis=1)
+        luck = np.array([next(self._luck[row]) for row in rows.tolist()])
+        place = (cumulated < luck[:, None] * cumulated[:, -1:]).sum(axis=1)
         return order[np.arange(len(rows)), place]
 
-    return draw
+
+def _numbers(generator: np.random.Generator) -> Iterator[float]:
+    while True:
+        yield from generator.random(_BLOCK).tolist()
 
 
 def _sharpened(log_probs: np.ndarray, config: SearchConfig) -> np.ndarray:

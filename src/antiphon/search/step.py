@@ -15,6 +15,10 @@ class Rows(Protocol):
         """The given rows, in the given order; an index may come more than once or not at all."""
         ...
 
+    def join(self, other: Self) -> Self:
+        """These rows, then the other's; sources are as wide as the longest of them needs."""
+        ...
+
 
 @dataclass(frozen=True)
 class StepOutput:
