@@ -66,10 +66,10 @@ def test_learns_to_copy_and_reverse(tasks, tmp_path, cell, attention, feed):
                 "dropout": 0.1 if attention == "none" else 0.0,
             },
             "train": {
-                "max_updates": 800 if attention == "none" else 650,
+                "max_updates": 800,
                 "batch_size": 128,
                 "precision": "f32",
-                "learning_rate": 4e-3 if attention == "none" else 6e-3,
+                "learning_rate": 4e-3,
                 "warmup": 50,
                 "label_smoothing": 0.0,
                 "average": 0.99 if attention == "none" else 0.95,
