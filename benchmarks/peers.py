@@ -1,11 +1,12 @@
-"""Training speed beside other toolkits: same architecture, same tokens, same batches, same PyTorch, in turn.
+"""Training speed beside OpenNMT-py: same architecture, same tokens, same batches, same PyTorch, in turn.
 
-    python -m benchmarks.peers opennmt opennmt-feeding --pairs 5
+    python -m benchmarks.peers data/multi30k --pairs 5
+    python -m benchmarks.peers data/multi30k --pairs 5 --feeding
 
-The data are Multi30k's training pairs as `antiphon data` wrote them. Subwords are cut once,
-by Antiphon, and written as text separated by spaces: every toolkit reads the same symbols. Each peer is installed in an
-environment of its own (``--home``) which sees the PyTorch of this one, with what it needs to start and does not
-declare. Then A B A B: a peer's run, Antiphon's in each precision, again. A figure is real target tokens per second
+The data are training pairs as `antiphon data` wrote them. Subwords are cut once, by Antiphon, and written as text
+separated by spaces: both read the same symbols. OpenNMT-py is installed in an environment of its own (``--home``) which
+sees the PyTorch of this one, with what it needs to start and does not declare. Then A B A B: its run, Antiphon's in
+each precision, again. A figure is real target tokens per second
 (end of sentence counted, padding not), the median of the reports of one run after the first; the ratio is that of a
 pair, and what is printed is the median of the pairs.
 """
@@ -20,8 +21,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -33,28 +32,18 @@ from antiphon.training.precision import choose_precision
 from benchmarks import machine
 
 UPDATES = 60
-"""Of a peer's run; Antiphon does three times as many, since it is that much faster."""
+"""Of OpenNMT-py's run; Antiphon does three times as many, since it is that much faster."""
 LSTM500 = Path(__file__).with_name("lstm500.toml")
 
 
-@dataclass(frozen=True)
-class Peer:
-    """Another toolkit."""
-
-    corpus: str
-    """Folder under --data."""
-    packages: tuple[str, ...]
-    """Installed without what they ask for: they pin an older PyTorch, or pull in gigabytes."""
-    needs: tuple[str, ...]
-    """Installed with what they ask for."""
-    run: Callable[[Path, Path, int], list[float]]
-    """(python, folder, threads) → target tokens per second, report after report."""
-    flags: tuple[str, ...]
-    """Of Antiphon's run of the same model."""
+PACKAGES = "OpenNMT-py==3.5.1", "fasttext"
+"""Installed without what they ask for: they pin an older PyTorch."""
+NEEDS = "setuptools<80", "spacy", "configargparse", "pyonmttok", "pyahocorasick", "tensorboard", "six", "pyyaml"
+"""Installed with what they ask for."""
 
 
-def opennmt(python: Path, folder: Path, threads: int, *, feeding: bool = False) -> list[float]:
-    """OpenNMT-py: bi-LSTM 2 x 250 a direction, LSTM 2 x 500, general attention."""
+def opennmt_run(python: Path, folder: Path, threads: int, *, feeding: bool) -> list[float]:
+    """Reports of one run of OpenNMT-py: bi-LSTM 2 x 250 a direction, LSTM 2 x 500, general attention."""
     config = {
         "save_data": "onmt",
         "src_vocab": "onmt.vocab",
@@ -92,37 +81,19 @@ def opennmt(python: Path, folder: Path, threads: int, *, feeding: bool = False) 
     return [float(rate) for rate in re.findall(r"/\s*(\d+) tok/s", told)]
 
 
-PEERS = {
-    "opennmt": Peer(
-        corpus="multi30k",
-        packages=("OpenNMT-py==3.5.1", "fasttext"),
-        needs=("spacy", "configargparse", "pyonmttok", "pyahocorasick", "tensorboard", "six", "pyyaml"),
-        run=opennmt,
-        flags=("--preset", str(LSTM500)),
-    ),
-    "opennmt-feeding": Peer(
-        corpus="multi30k",
-        packages=("OpenNMT-py==3.5.1", "fasttext"),
-        needs=("spacy", "configargparse", "pyonmttok", "pyahocorasick", "tensorboard", "six", "pyyaml"),
-        run=lambda python, folder, threads: opennmt(python, folder, threads, feeding=True),
-        flags=("--preset", str(LSTM500), "--model.feed", "true"),
-    ),
-}
-
-
-def environment(peer: Peer, name: str, home: Path) -> Path:
-    """The Python of a peer's own environment, made if need be."""
-    folder = (home / name.partition("-")[0]).absolute()
+def environment(home: Path) -> Path:
+    """The Python of OpenNMT-py's own environment, made if need be."""
+    folder = (home / "opennmt").absolute()
     python, done = folder / "bin" / "python", folder / "installed"
     if done.exists():
         return python
-    print(f"installing {name} into {folder}", file=sys.stderr)
+    print(f"installing OpenNMT-py into {folder}", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     [packages] = folder.glob("lib/python*/site-packages")
     (packages / "torch_of_the_bench.pth").write_text(f"{Path(torch.__file__).parent.parent}\n")
     pip = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "setuptools<80", *peer.needs], check=True)
-    subprocess.run([*pip, "--no-deps", *peer.packages], check=True)
+    subprocess.run([*pip, *NEEDS], check=True)
+    subprocess.run([*pip, "--no-deps", *PACKAGES], check=True)
     done.touch()
     return python
 
@@ -143,12 +114,13 @@ def write_symbols(corpus: Path, folder: Path) -> None:
         (folder / f"{part}.tsv").write_text("".join(f"{source}\t{target}\n" for source, target in rows))
 
 
-def antiphon_run(folder: Path, flags: tuple[str, ...], precision: str, threads: int) -> list[float]:
+def antiphon_run(folder: Path, precision: str, threads: int, *, feeding: bool) -> list[float]:
     """Reports of one run of this project."""
     with tempfile.TemporaryDirectory() as scratch:
         out = Path(scratch) / "run"
-        command = [sys.executable, "-m", "antiphon", "train", str(folder / "train.tsv"), "--out", str(out), *flags]
-        command += ["--data.tokenizer", "symbol", "--data.vocabulary", "20000", "--train.precision", precision]
+        command = [sys.executable, "-m", "antiphon", "train", str(folder / "train.tsv"), "--out", str(out)]
+        command += ["--preset", str(LSTM500), "--model.feed", str(feeding).lower(), "--train.precision", precision]
+        command += ["--data.tokenizer", "symbol", "--data.vocabulary", "20000"]
         command += ["--train.max_updates", str(3 * UPDATES), "--train.validate_every", "1000000"]
         command += ["--train.threads", str(threads)] if threads else []
         subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
@@ -170,26 +142,26 @@ def _call(python: Path, *words: str, folder: Path, threads: int = 0) -> str:
     return done.stdout
 
 
-def compare(name: str, data: Path, home: Path, pairs: int, threads: int) -> dict[str, object]:
+def compare(corpus: Path, home: Path, pairs: int, threads: int, *, feeding: bool) -> dict[str, object]:
     """A B A B; returns the medians."""
-    peer = PEERS[name]
-    python = environment(peer, name, home)
+    python = environment(home)
     precisions = ["bf16", "f32"] if choose_precision("auto") == "bf16" else ["f32"]
     theirs: list[float] = []
     ours: dict[str, list[float]] = {precision: [] for precision in precisions}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_symbols(data / peer.corpus, folder)
+        write_symbols(corpus, folder)
         for _ in range(pairs):
-            theirs.append(statistics.median(peer.run(python, folder, threads)[1:]))
+            theirs.append(statistics.median(opennmt_run(python, folder, threads, feeding=feeding)[1:]))
             for precision in precisions:
-                rates = antiphon_run(folder, peer.flags, precision, threads)
+                rates = antiphon_run(folder, precision, threads, feeding=feeding)
                 ours[precision].append(statistics.median(rates[len(rates) // 3 :]))
-            print(f"{name} {theirs[-1]:,.0f}", {p: f"{r[-1]:,.0f}" for p, r in ours.items()}, file=sys.stderr)
-    row: dict[str, object] = {"peer": name, "pairs": pairs, "threads": threads or os.cpu_count()}
-    row["their tokens/s"] = statistics.median(theirs)
+            told = ", ".join(f"Antiphon in {precision} {rates[-1]:,.0f}" for precision, rates in ours.items())
+            print(f"OpenNMT-py {theirs[-1]:,.0f}, {told}", file=sys.stderr)
+    row: dict[str, object] = {"feeding": feeding, "pairs": pairs, "threads": threads or os.cpu_count()}
+    row["OpenNMT-py tokens/s"] = statistics.median(theirs)
     for precision, rates in ours.items():
-        row[f"our tokens/s, {precision}"] = round(statistics.median(rates))
+        row[f"Antiphon tokens/s, {precision}"] = round(statistics.median(rates))
         ratios = [our / their for our, their in zip(rates, theirs, strict=True)]
         row[f"ratio, {precision}"] = round(statistics.median(ratios), 2)
         row[f"ratios, {precision}"] = [round(ratio, 2) for ratio in ratios]
@@ -199,18 +171,17 @@ def compare(name: str, data: Path, home: Path, pairs: int, threads: int) -> dict
 def main() -> None:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("peers", nargs="+", choices=PEERS)
-    parser.add_argument("--data", type=Path, default=Path("data"), help="where `antiphon data` wrote the corpora")
-    parser.add_argument("--home", type=Path, default=Path("runs/peers"), help="where environments are made and kept")
+    parser.add_argument("data", type=Path, help="a folder made by antiphon data")
+    parser.add_argument("--home", type=Path, default=Path("runs/peers"), help="where the environment is made and kept")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--threads", type=int, default=0, help="0: all cores")
+    parser.add_argument("--feeding", action="store_true", help="with input feeding, on both sides")
     asked = parser.parse_args()
-    rows = [compare(name, asked.data, asked.home, asked.pairs, asked.threads) for name in asked.peers]
-    for row in rows:
-        for key, value in row.items():
-            print(f"{key:<24}{value}")
+    row = compare(asked.data, asked.home, asked.pairs, asked.threads, feeding=asked.feeding)
+    for key, value in row.items():
+        print(f"{key:<28}{value}")
     limited = {name: os.environ[name] for name in ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA") if name in os.environ}
-    print(json.dumps({**machine.describe(), **limited, "version": antiphon.__version__, "rows": rows}))
+    print(json.dumps({**machine.describe(), **limited, **row}))
 
 
 if __name__ == "__main__":

@@ -34,11 +34,10 @@ from antiphon.data.batches import Batch
 from antiphon.data.pairs import read_corpus
 from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.nn.softmax import LogUniformSampler
 from antiphon.runtime.folder import LOG, read_lines
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared, prepare
-from antiphon.training.trainer import batch_loss, optimizer_for
+from antiphon.training.trainer import batch_loss, optimizer_for, sampler_for
 from benchmarks import machine
 
 WARM = 60
@@ -128,9 +127,7 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
     }
     model, precision = Seq2Seq(config.model, **sizes).train(), choose_precision(config.train.precision)
     optimizer = optimizer_for(model, config)
-    sampler = None
-    if config.model.softmax == "sampled":
-        sampler = LogUniformSampler(prepared.target_counts(), config.train.seed)
+    sampler = sampler_for(prepared)
     stream, clock = prepared.stream(0), Clock()
     clock.watch(model.encoder, "encode")
     clock.watch(model.decoder, "decode and attend")

@@ -175,7 +175,7 @@ class _Worker:
     def close(self) -> None:
         with self._condition:
             self._closed = True
-            self._condition.notify()
+            self._condition.notify_all()
         self._thread.join()
 
     def _work(self) -> None:
@@ -212,11 +212,8 @@ class _StreamWorker(_Worker):
         self._reader.start()
 
     def close(self) -> None:
-        with self._condition:
-            self._closed = True
-            self._condition.notify_all()
+        super().close()
         self._reader.join()
-        self._thread.join()
 
     @property
     def waiting(self) -> int:
@@ -406,10 +403,11 @@ def _tell(told: list[tuple[Answer, str | Exception | None]]) -> None:
         for answer, piece in told:
             answer.queue.put_nowait(piece)
 
-    _in_loop(told[0][0].loop, deliver)
+    in_loop(told[0][0].loop, deliver)
 
 
-def _in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+def in_loop(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Have an event loop call something, from another thread."""
     with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
         loop.call_soon_threadsafe(call)
 
@@ -509,4 +507,4 @@ def _settle(works: list[_Work], found: list[list[Any]] | Exception) -> None:
             else:
                 work.result.set_result(found[place])
 
-    _in_loop(works[0].loop, deliver)
+    in_loop(works[0].loop, deliver)

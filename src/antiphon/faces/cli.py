@@ -9,7 +9,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -18,7 +18,7 @@ from cyclopts import App, Parameter, validators
 from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
 from antiphon.config import load_config, parse_config
-from antiphon.errors import AntiphonError, DataError, MissingExtraError, SaveError, UsageError
+from antiphon.errors import AntiphonError, DataError, MissingExtraError, UsageError
 from antiphon.faces.knobs import (
     BareSearchFlags,
     DataFlags,
@@ -29,7 +29,7 @@ from antiphon.faces.knobs import (
     spelled_alike,
 )
 from antiphon.faces.record import as_record
-from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table
+from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table, write_lines
 from antiphon.version import VERSION
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ def evaluate(
         _print(text, raw=True)
         return
     if json is not None:
-        _write_lines(json, [text])
+        write_lines(json, [text])
     for line in table([(name, _score(value)) for name, value in scores.items()], right=(1,)):
         _print(line)
 
@@ -309,7 +309,7 @@ def predict(
                     _draw_attention(prediction, stderr() if output is not None else console)
 
     if output is not None:
-        _write_lines(output, answers())
+        write_lines(output, answers())
         note(f"{answered:,} answers in {output}")
     else:
         for line in answers():
@@ -688,15 +688,6 @@ def _lines(path: Path | None) -> Iterator[str]:
     except UnicodeDecodeError:
         cure = "convert it: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
         raise DataError("not UTF-8", where=str(path), cure=cure) from None
-
-
-def _write_lines(path: Path, lines: Iterable[str]) -> None:
-    try:
-        with path.open("w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(line + "\n")
-    except OSError as error:
-        raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure="check the path") from None
 
 
 def _draw_attention(prediction: Prediction, console: Any) -> None:

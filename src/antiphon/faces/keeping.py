@@ -10,8 +10,9 @@ from typing import Literal
 
 from antiphon.conversations import Conversations, Turn, as_json
 from antiphon.data.pairs import one_line
-from antiphon.errors import DataError, SaveError, UsageError
-from antiphon.faces.screen import escaped, note, shown, table
+from antiphon.errors import DataError, UsageError
+from antiphon.faces.conversation import SEPARATOR
+from antiphon.faces.screen import escaped, note, shown, table, write_lines
 
 Action = Literal["list", "show", "export", "delete"]
 
@@ -83,7 +84,7 @@ def _show(turns: list[Turn]) -> Iterator[str]:
         yield f"BOT ++++ {shown(turn.answer)}{mark}"
         if turn.better:
             yield f"BETTER ++++ {shown(turn.better)}"
-    yield "=" * 45
+    yield SEPARATOR
 
 
 def _export(kept: Conversations, ids: Sequence[str], out: Path | None) -> Iterator[str]:
@@ -92,10 +93,7 @@ def _export(kept: Conversations, ids: Sequence[str], out: Path | None) -> Iterat
     if out is None:
         yield from map(escaped, lines)
         return
-    try:
-        out.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    except OSError as error:
-        raise SaveError(f"cannot be written ({error.strerror})", where=str(out), cure="check the path") from None
+    write_lines(out, lines)
     note(f"{len(turns):,} turns in {out}")
 
 

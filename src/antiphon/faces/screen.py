@@ -8,10 +8,13 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
+
+from antiphon.errors import SaveError
 
 # C0, C1 and DEL drive terminals; the two Unicode separators break lines; bidirectional overrides make text read as
 # what it is not; lone surrogates cannot be written. Joiners stay: emoji and Persian need them.
@@ -106,3 +109,13 @@ def size(count: float, unit: str = "B") -> str:
         count /= 1000
     digits = 0 if not prefix or count >= 100 else 1
     return f"{count:,.{digits}f} {prefix}{unit}"
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """A result as a file of lines. Raises SaveError."""
+    try:
+        with path.open("w", encoding="utf-8", newline="\n") as file:
+            for line in lines:
+                file.write(line + "\n")
+    except OSError as error:
+        raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure="check the path") from None

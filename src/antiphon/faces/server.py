@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -29,7 +28,7 @@ try:
     from antiphon.conversations import Conversations, Keeper, Turn, new_id
     from antiphon.conversations import as_record as as_turn_record
     from antiphon.faces import messages as forms
-    from antiphon.faces.batching import Answer, Batcher, Busy, Gone, Sizes
+    from antiphon.faces.batching import Answer, Batcher, Busy, Gone, Sizes, in_loop
     from antiphon.faces.guard import Guard, Limits, Refusal
     from antiphon.faces.meters import Meters
 except ModuleNotFoundError as error:
@@ -115,6 +114,14 @@ class _Rooms:
     def __iter__(self) -> Any:
         return iter(self._rooms.values())
 
+    def waiting(self) -> int:
+        """Answers that wait, of all models."""
+        return sum(room.batcher.waiting for room in self._rooms.values())
+
+    def decoding(self) -> int:
+        """Answers being decoded, of all models."""
+        return sum(room.batcher.decoding for room in self._rooms.values())
+
     def of(self, name: str) -> _Room:
         """The room of a model; of the first, if none is named. Raises Refusal."""
         if not name:
@@ -136,7 +143,7 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
     meters = Meters()
     rooms = _Rooms(models, service.sizes, meters)
     keeper = None if conversations is None else Keeper(conversations, days=service.days)
-    meters.watch(lambda: sum(room.batcher.waiting for room in rooms), lambda: sum(r.batcher.decoding for r in rooms))
+    meters.watch(rooms.waiting, rooms.decoding)
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
@@ -236,11 +243,7 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
         turns = kept().turns(_key(conversation))
         if not turns:
             raise Refusal(404, "no such conversation")
-        fields = forms.TurnRecord.model_fields
-        records = [
-            {**{k: v for k, v in vars(t).items() if k in fields}, "created": t.created.isoformat()} for t in turns
-        ]
-        return _json({"id": conversation, "turns": records})
+        return _json({"id": conversation, "turns": [_turn_record(turn) for turn in turns]})
 
     @app.delete("/conversations/{conversation}", status_code=204, tags=["conversations"])
     def delete_conversation(conversation: str) -> Response:
@@ -261,10 +264,8 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
     @app.get("/healthz", response_model=forms.Health, responses={}, tags=["server"])
     async def health() -> Response:
         """The server is up, and how busy it is."""
-        waiting = sum(room.batcher.waiting for room in rooms)
-        decoding = sum(room.batcher.decoding for room in rooms)
         names, storing = [room.name for room in rooms], keeper is not None
-        told = {"models": names, "waiting": waiting, "decoding": decoding, "storing": storing}
+        told = {"models": names, "waiting": rooms.waiting(), "decoding": rooms.decoding(), "storing": storing}
         return _json({"status": "ok", "version": VERSION, **told})
 
     @app.get("/metrics", response_class=_PlainText, tags=["server"])
@@ -309,8 +310,7 @@ class _Turns:
                 done.set_result(None) if failure is None else done.set_exception(failure)
 
         def tell(failure: Exception | None) -> None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(settle, failure)
+            in_loop(loop, lambda: settle(failure))
 
         self._keeper.keep(turn, tell)
         try:

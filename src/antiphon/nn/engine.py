@@ -43,22 +43,31 @@ class TorchEngine:
         return found.numpy()
 
 
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a run folder's ``model.safetensors``, whatever model they are of.
+
+    Raises:
+        FolderError: the file is missing or damaged.
+    """
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise FolderError("no trained weights yet", where=str(path), cure="train for longer first") from None
+    except Exception as error:  # safetensors has its own exception type, without a common base
+        raise FolderError(f"damaged weights ({error})", where=str(path), cure=AGAIN) from None
+
+
 def load_engine(folder: Path, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int) -> TorchEngine:
     """The engine of a run folder's ``model.safetensors``.
 
     Raises:
         FolderError: the file is missing, damaged, or belongs to another model.
     """
-    path = folder / WEIGHTS
+    weights = load_weights(folder)
     sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
-    try:
-        weights = load_file(path)
-    except FileNotFoundError:
-        raise FolderError("no trained weights yet", where=str(path), cure="train for longer first") from None
-    except Exception as error:  # safetensors has its own exception type, without a common base
-        raise FolderError(f"damaged weights ({error})", where=str(path), cure=AGAIN) from None
     with torch.device("meta"):  # shapes only: a config that claims a giant must not cost its memory
-        check_weights(Seq2Seq(config, **sizes), weights, where=str(path))
+        check_weights(Seq2Seq(config, **sizes), weights, where=str(folder / WEIGHTS))
     model = Seq2Seq(config, **sizes)
     copy_weights(model, weights)
     return TorchEngine(model)

@@ -196,9 +196,7 @@ class _Trainer:
         self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
-        self._sampler = None
-        if config.model.softmax == "sampled":
-            self._sampler = LogUniformSampler(prepared.target_counts(), config.train.seed)
+        self._sampler = sampler_for(prepared)
         self._position = Position()
         self._seconds_before = 0.0
         self._stream = prepared.stream(0)
@@ -436,6 +434,13 @@ class _Trainer:
 def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
     """The optimizer that these knobs ask for."""
     return Optimizer(model, config.train, sparse=model.sparse_parameters(), hidden=model.hidden_matrices())
+
+
+def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
+    """Who draws the words of a sampled softmax; None with a full one."""
+    if prepared.config.model.softmax != "sampled":
+        return None
+    return LogUniformSampler(prepared.target_counts(), prepared.config.train.seed)
 
 
 def batch_loss(

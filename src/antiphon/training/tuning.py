@@ -17,16 +17,14 @@ from antiphon.data.pairs import Pair
 from antiphon.data.store import Store, encode_pairs
 from antiphon.data.tokenizer import Tokenizer
 from antiphon.model import Model
-from antiphon.nn.engine import TorchEngine, copy_weights
+from antiphon.nn.engine import TorchEngine, copy_weights, load_weights
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.nn.softmax import LogUniformSampler
 from antiphon.runtime import folder as files
-from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared
 from antiphon.training.schedule import learning_rate
-from antiphon.training.trainer import batch_loss
-from antiphon.training.validation import dev_losses
+from antiphon.training.trainer import batch_loss, optimizer_for, sampler_for
+from antiphon.training.validation import dev_losses, mean_loss
 
 WARMUP = 30
 """Updates over which the rate rises."""
@@ -118,22 +116,18 @@ def tune(
     precision = choose_precision(train.precision)
     vocabularies = {"source_vocabulary": tokenizers[0].size, "target_vocabulary": tokenizers[1].size}
     model = Seq2Seq(config.model, **vocabularies)
-    copy_weights(model, _weights(run))
+    copy_weights(model, load_weights(run))
     averaged = copy.deepcopy(model).eval()
-    optimizer = Optimizer(model, train, sparse=model.sparse_parameters())
-    sampler = None
-    if config.model.softmax == "sampled":
-        sampler = LogUniformSampler(prepared.target_counts(), seed)
+    optimizer = optimizer_for(model, config)
+    sampler = sampler_for(prepared)
 
     def look(update: int) -> Look:
         copy_weights(averaged, optimizer.averaged())
-        losses = dev_losses(averaged, prepared, precision=precision)
-        tokens = sum(count for *_, count in losses)
         face = Model(TorchEngine(averaged), *tokenizers, config, None)
         found = Look(
             update=update,
             seconds=time.monotonic() - begun,
-            dev_loss=sum(nats * count for *_, nats, count in losses) / max(tokens, 1),
+            dev_loss=mean_loss(dev_losses(averaged, prepared, precision=precision)),
             learnt=answered(face, learn),
             held=answered(face, held),
         )
@@ -208,18 +202,6 @@ def _endless(stream: Callable[[int], BatchStream]) -> Iterator[Batch]:
     while True:
         yield from stream(epoch).epoch(epoch)
         epoch += 1
-
-
-def _weights(run: Path) -> dict[str, torch.Tensor]:
-    """The run's averaged weights: what it answers with. Raises FolderError."""
-    from safetensors.torch import load_file
-
-    from antiphon.errors import FolderError
-
-    try:
-        return load_file(run / files.WEIGHTS)
-    except FileNotFoundError:
-        raise FolderError("no trained weights in it", where=str(run), cure="give a run folder") from None
 
 
 def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

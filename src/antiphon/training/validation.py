@@ -40,8 +40,7 @@ class Verdict:
 def validate(model: Seq2Seq, prepared: Prepared, config: Config, *, precision: Precision) -> Verdict:
     """Scores ``model``, in evaluation mode, on dev."""
     losses = dev_losses(model, prepared, precision=precision)
-    tokens = sum(count for *_, count in losses)
-    loss = sum(nats * count for *_, nats, count in losses) / max(tokens, 1)
+    loss = mean_loss(losses)
     metric = config.train.dev_metric
     pairs = prepared.dev_pairs[: config.train.dev_answers]
     answers: list[str] = []
@@ -74,6 +73,11 @@ def dev_losses(model: Seq2Seq, prepared: Prepared, *, precision: Precision) -> l
         for bucket, count in sorted(tokens.items())
         if count
     ]
+
+
+def mean_loss(losses: list[tuple[int, int, float, int]]) -> float:
+    """Nats per token over all buckets, from `dev_losses`."""
+    return sum(nats * count for *_, nats, count in losses) / max(sum(count for *_, count in losses), 1)
 
 
 def dominating_answer(answers: list[str], references: list[str]) -> tuple[str, float] | None:
