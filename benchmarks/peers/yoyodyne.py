@@ -44,5 +44,5 @@ PEER = Peer(
     "letters",
     train,
     ours={"feeding": (*SIZES, "--model.feed", "true"), "parallel": SIZES},
-    updates=400,
+    updates=150,
 )
