@@ -28,7 +28,7 @@ _EMBEDDINGS = "embeddings: {embedding_dim: 500, scale: false, dropout: 0.3}"
 
 
 def train(python: Path, job: Job) -> Measured:
-    """One run; the first report is left out. A rate that stays as it is, and the usual schedule, it no longer starts."""
+    """One run; the first report is left out. With a constant rate, or its usual schedule, it no longer starts."""
     config = f"""
 name: bench
 joeynmt_version: 2.3.0
