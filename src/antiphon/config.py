@@ -98,6 +98,9 @@ class ModelConfig(_Group):
     """Add a layer's input to its output where widths agree."""
     layer_norm: bool = False
     """Layer normalisation of every RNN layer's output."""
+    features: Literal["norm", "tanh"] = "norm"
+    """From state and context to the softmax: a linear layer, then layer normalisation (learns in fewer updates) or tanh
+    (Luong et al. 2015, equation 5)."""
     dropout: Share = 0.2
     """Chance of dropping a unit, the same one at every time step (Gal & Ghahramani 2016): embeddings, between
     layers, features."""
