@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from antiphon.errors import UsageError
 
-TokenizerKind = Literal["word", "bpe", "unigram", "char", "symbol"]
+TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -31,7 +31,8 @@ class DataConfig(_Group):
     """From text to batches of one static shape per bucket."""
 
     tokenizer: TokenizerKind = "bpe"
-    """How source text becomes tokens: words, subwords (bpe, unigram), characters, or space-separated symbols."""
+    """How source text becomes tokens: words, subwords (bpe, unigram), characters, characters
+    beside features such as V;PST;3;SG (tagged), or space-separated symbols."""
     target_tokenizer: TokenizerKind | None = None
     """The same for the target; None: as the source."""
     share_vocabulary: bool = True
