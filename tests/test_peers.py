@@ -95,7 +95,7 @@ def test_our_side_is_measured_on_the_symbols_that_were_written(tmp_path):
     assert Path(folder / "train.src").read_text().splitlines()[0] == "a m"
     assert Path(folder / "train.tgt").read_text().splitlines()[0] == "A M"
     assert Path(folder / "train.tsv").read_text().splitlines()[0] == "a m\tA M"
-    small = ("--model.embedding", "8", "--model.hidden", "8", "--train.batch_size", "32")
+    small = ("--preset", str(ours.LSTM512), "--model.embedding", "8", "--model.hidden", "8", "--train.batch_size", "32")
     found = ours.train(Job(folder, 1, 1), small, "f32", 6)
     assert found.rate > 0
     assert 1000 < found.weights < 20000

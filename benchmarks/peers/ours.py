@@ -11,7 +11,7 @@ from pathlib import Path
 from antiphon.runtime.folder import LOG, read_lines
 from benchmarks.peers.peer import Job, Measured
 
-LSTM500 = Path(__file__).parents[1] / "lstm500.toml"
+LSTM500, LSTM512 = (Path(__file__).parents[1] / f"lstm{width}.toml" for width in (500, 512))
 
 
 def train(job: Job, flags: tuple[str, ...], precision: str, updates: int) -> Measured:

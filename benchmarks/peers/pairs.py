@@ -43,7 +43,7 @@ def fingerprint() -> str:
     folders = ROOT / "src" / "antiphon", ROOT / "benchmarks" / "peers"
     files = [path for folder in folders for ending in ("py", "c") for path in folder.rglob(f"*.{ending}")]
     digest = hashlib.sha256()
-    for path in sorted([*files, ROOT / "benchmarks" / "lstm500.toml"]):
+    for path in sorted([*files, *(ROOT / "benchmarks").glob("*.toml")]):
         digest.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 

@@ -12,6 +12,7 @@ import re
 import statistics
 from pathlib import Path
 
+from benchmarks.peers.ours import LSTM512
 from benchmarks.peers.peer import Environment, Job, Measured, Peer, call
 
 UPDATES, REPORT = 60, 10
@@ -20,13 +21,7 @@ YOYODYNE = Environment(
     "yoyodyne==0.5.27",  # it asks for torchaudio and torchvision and imports neither
     needs=("jsonargparse[signatures]", "lightning", "maxwell", "omegaconf", "torchmetrics", "wandb"),
 )
-SIZES = (
-    *("--model.cell", "lstm", "--model.embedding", "128", "--model.hidden", "512"),
-    *("--model.encoder_layers", "1", "--model.decoder_layers", "1", "--model.attention", "additive"),
-    *("--model.tied", "none", "--model.residual", "false", "--model.dropout", "0.2"),
-    *("--train.batch_size", "32", "--train.label_smoothing", "0", "--train.learning_rate", "1e-3"),
-    *("--train.average", "0"),
-)
+SIZES = ("--preset", str(LSTM512))
 
 
 def train(python: Path, job: Job) -> Measured:
