@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ from antiphon.config import load_config
 from antiphon.faces.cli import app
 from antiphon.faces.knobs import given as given_flags
 from antiphon.faces.knobs import spelled_alike
+from benchmarks import machine
 from benchmarks.peers import ours, pairs
 from benchmarks.peers.__main__ import PEERS
 from benchmarks.peers.peer import Job, Measured
@@ -32,6 +37,7 @@ def pair(theirs: float, our: float, *, seed: int = 1, date: str = "2026-11-23", 
         threads=1,
         instructions="all",
         seed=seed,
+        others=0.01,
         theirs=Measured(theirs, 10),
         ours={"f32": Measured(our, 11)},
     )
@@ -82,6 +88,20 @@ def test_our_side_of_every_comparison_is_a_model_here(name, tmp_path):
         assert config.data.tokenizer == "symbol"
         assert config.model.cell == "lstm"
         assert config.train.batch_size in (32, 64)
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="Linux only")
+def test_work_of_this_bench_is_told_from_that_of_others():
+    work = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    busy, own = machine.cpu_seconds()
+    subprocess.run([sys.executable, "-c", work], check=True, timeout=60)
+    busy_then, own_then = machine.cpu_seconds()
+    assert own_then - own >= 0.3
+    assert busy_then - busy >= 0.25  # the system counts in hundredths
+    with subprocess.Popen([sys.executable, "-c", work]) as other:  # not its own before it has ended
+        while other.poll() is None and machine.cpu_seconds()[0] < busy_then + 0.25:
+            time.sleep(0.02)
+        assert machine.cpu_seconds()[1] < own_then + 0.25
 
 
 def test_our_side_is_measured_on_the_symbols_that_were_written(tmp_path):

@@ -9,7 +9,8 @@ separated by spaces: both read the same symbols. Each toolkit is installed in an
 sees the PyTorch of this one, with what it needs to start and does not declare. Then A B A B: its run, Antiphon's in
 each precision, again with the next seed. A figure is real target tokens per second (end of sentence counted, padding
 not), the median of the reports of one run after the first; a ratio is that of a pair, and the one in bold print the
-median of the pairs.
+median of the pairs. How much of the cores' time other processes took meanwhile stands beside it: figures from a machine
+with other work are worth little.
 
 --json FILE writes each pair behind those that are in the file and tells about all of them: so a measurement can be
 done in pieces. --pairs 0 only tells.
@@ -24,6 +25,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from antiphon.training.precision import choose_precision
@@ -47,11 +49,14 @@ def measure(name: str, job: Job, home: Path, instructions: str) -> pairs.Pair:
     """One pair: their run, then ours in each precision that this processor multiplies fast."""
     peer = PEERS[name]
     python = peer.environment.python(home)
+    begun, (busy, own) = time.monotonic(), machine.cpu_seconds()
     theirs = peer.train(python, job)
     found = {}
     for precision in ["bf16", "f32"] if choose_precision("auto") == "bf16" else ["f32"]:
         for model, flags in peer.ours.items():
             found[f"{precision}, {model}" if model else precision] = ours.train(job, flags, precision, peer.updates)
+    seconds, (busy_then, own_then) = time.monotonic() - begun, machine.cpu_seconds()
+    cores = len(os.sched_getaffinity(0))
     return pairs.Pair(
         peer=name,
         toolkit=peer.environment.toolkit,
@@ -60,6 +65,7 @@ def measure(name: str, job: Job, home: Path, instructions: str) -> pairs.Pair:
         threads=job.threads,
         instructions=instructions,
         seed=job.seed,
+        others=max(busy_then - busy - (own_then - own), 0.0) / (seconds * cores),
         theirs=theirs,
         ours=found,
     )

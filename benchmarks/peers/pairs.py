@@ -33,6 +33,8 @@ class Pair:
     instructions: str
     """"all", or what both sides were held to."""
     seed: int
+    others: float
+    """Share of the time of the cores in use that other processes took meanwhile, 0..1."""
     theirs: Measured
     ours: dict[str, Measured]
     """By precision, or by precision and decoder."""
@@ -94,6 +96,7 @@ def _summary(group: list[Pair]) -> dict[str, object]:
         "instructions": first.instructions,
         "seeds": [pair.seed for pair in group],
         "pairs": len(group),
+        "others": [round(pair.others, 2) for pair in group],
         "theirs": {
             "tokens/s": round(statistics.median(pair.theirs.rate for pair in group)),
             "weights": first.theirs.weights,
@@ -104,14 +107,17 @@ def _summary(group: list[Pair]) -> dict[str, object]:
 
 def table(found: Iterable[dict]) -> str:
     """Summaries as Markdown."""
-    lines = ["| | threads | instructions | pairs | weights, M | tokens/s | ratio | ratio of each pair |"]
-    lines.append("|---|---|---|---|---|---|---|---|")
+    lines = ["| | threads | instructions | pairs | weights, M | tokens/s | ratio | ratio of each pair | others |"]
+    lines.append("|---|---|---|---|---|---|---|---|---|")
     for each in found:
         common = f"{each['threads']} | {each['instructions']} | {each['pairs']}"
         theirs = each["theirs"]
-        lines.append(f"| {each['toolkit']} | {common} | {theirs['weights'] / 1e6:.1f} | {theirs['tokens/s']:,} | 1 | |")
+        lines.append(
+            f"| {each['toolkit']} | {common} | {theirs['weights'] / 1e6:.1f} | {theirs['tokens/s']:,} | 1 | | |"
+        )
+        others = " ".join(f"{share:.0%}" for share in each["others"])
         for name, row in each["ours"].items():
             ratios = " ".join(f"{ratio:.2f}" for ratio in row["ratios"])
-            speed = f"{row['weights'] / 1e6:.1f} | {row['tokens/s']:,} | **{row['ratio']:.2f}** | {ratios}"
+            speed = f"{row['weights'] / 1e6:.1f} | {row['tokens/s']:,} | **{row['ratio']:.2f}** | {ratios} | {others}"
             lines.append(f"| Antiphon, {name} | {common} | {speed} |")
     return "\n".join(lines)
