@@ -98,7 +98,7 @@ def test_work_of_this_bench_is_told_from_that_of_others():
         busy_then, own_then = machine.cpu_seconds()
     assert busy_then - busy >= 0.2  # the system counts in hundredths, and not every one
     assert own_then - own < 0.2
-    assert machine.cpu_seconds()[1] - own >= 0.4
+    assert machine.cpu_seconds()[1] - own >= 0.35
 
 
 def test_our_side_is_measured_on_the_symbols_that_were_written(tmp_path):
