@@ -1,7 +1,7 @@
 """Amounts as each language writes them, asked for by features: ``long;hour;pl 5`` → ``5 godzin``.
 
-Generated from the Unicode CLDR (through Babel): decimals, percentages, money, and measures, whose nouns are inflected for
-the number. An inflection task whose data anyone can make: what must be learnt are each language's plural forms,
+Generated from the Unicode CLDR (through Babel): decimals, percentages, money, and measures, whose nouns are inflected
+for the number. An inflection task whose data anyone can make: what must be learnt are each language's plural forms,
 separators, digits and places of signs.
 """
 
@@ -40,7 +40,9 @@ def read(source: Source | None, options: Options, seed: int) -> Parts:
     sizes = {name: int(options[name]) for name in ("train", "dev", "test")}
     for name, most in _MOST.items():
         if sizes[name] > most:
-            raise UsageError(f"{sizes[name]:,} amounts are too many", where=f"--{name}", cure=f"ask for at most {most:,}")
+            raise UsageError(
+                f"{sizes[name]:,} amounts are too many", where=f"--{name}", cure=f"ask for at most {most:,}"
+            )
     write, version = _writer()
     rng = random.Random(seed)
     made: dict[str, dict[str, str]] = {name: {} for name in sizes}
