@@ -237,7 +237,13 @@ def test_strange_graphs_are_refused(exported, tmp_path):
     model = graph_of(exported)
     inner = helper.make_graph([], "inner", [], [])
     model.graph.node.append(helper.make_node("Identity", ["y"], ["x"], body=inner))
-    refused(folder, model, "holds weights or a graph")
+    refused(folder, model, "a graph inside a node")
+
+    model = graph_of(exported)
+    deeper = helper.make_node("Scan", ["y"], ["x"], body=inner, num_scan_inputs=1)
+    body = helper.make_graph([deeper], "body", [], [])
+    model.graph.node.append(helper.make_node("Scan", ["y"], ["x"], body=body, num_scan_inputs=1))
+    refused(folder, model, "a graph inside a node")
 
     model = graph_of(exported)
     giant = numpy_helper.from_array(np.zeros(4, np.float32), "giant")

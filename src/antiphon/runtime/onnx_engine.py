@@ -14,7 +14,7 @@ from antiphon.config import Config
 from antiphon.data.tokenizer import PAD
 from antiphon.errors import FolderError
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
-from antiphon.runtime.onnx_file import read_onnx
+from antiphon.runtime.onnx_file import BLOCK, read_onnx
 from antiphon.search.step import StepOutput
 
 THREADS = 1
@@ -67,6 +67,7 @@ class OnnxEngine:
     ) -> None:
         self.vocabulary = vocabulary
         self._encoder, self._step = encoder, step
+        self._to_encoder = [value.name for value in encoder.get_inputs()]
         self._from_encoder = [output.name for output in encoder.get_outputs()]
         self._from_step = [output.name.removesuffix("_after") for output in step.get_outputs()]
         asked = {value.name: value for value in step.get_inputs()}
@@ -77,12 +78,13 @@ class OnnxEngine:
 
     def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Arrays, Arrays]:
         """src (N, S), src_len (N,) → memory and first state."""
-        made: list[Any] = list(self._encoder.run(None, {"src": src, "src_len": src_len}))
+        asked = {"src": src, "src_len": src_len, "mask": np.arange(src.shape[1]) < src_len[:, None]}
+        made: list[Any] = list(self._encoder.run(None, {name: asked[name] for name in self._to_encoder}))
         found: dict[str, np.ndarray] = dict(zip(self._from_encoder, made, strict=True))
         if self._context:
             found["context"] = np.zeros((len(src), self._context), np.float32)
         memory = {name: found[name] for name in self._memory}
-        memory["mask"] = np.arange(src.shape[1]) < src_len[:, None]
+        memory["mask"] = asked["mask"]
         return Arrays(memory, self._sources), Arrays({name: found[name] for name in self._state})
 
     def step(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int) -> StepOutput:
@@ -123,7 +125,7 @@ def load_engine(
     """
     model = config.model
     widths = (8 * model.hidden, 8 * (model.encoder_hidden or 0), 4 * model.embedding)
-    longest = max(source_vocabulary, target_vocabulary, *widths)
+    longest = max(source_vocabulary + BLOCK, target_vocabulary + BLOCK, *widths)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 4  # what is wrong is told by the exception
