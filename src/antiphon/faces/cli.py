@@ -437,7 +437,7 @@ def serve(
     seconds
         Longest time an answer may take.
     threads
-        CPU threads of each exported model.
+        Parts of a list of texts that each exported model works on at once; default: one for each core.
     """
     from antiphon.faces import service
 

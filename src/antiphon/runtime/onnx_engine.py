@@ -17,9 +17,6 @@ from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
 from antiphon.runtime.onnx_file import BLOCK, read_onnx
 from antiphon.search.step import StepOutput
 
-THREADS = 1
-"""By default: the products of a step are small, and waking a second thread costs more than it saves."""
-
 
 @dataclass(frozen=True)
 class Arrays:
@@ -115,10 +112,9 @@ class OnnxEngine:
         return dict(zip(self._from_step, made, strict=True))
 
 
-def load_engine(
-    folder: Path, config: Config, *, source_vocabulary: int, target_vocabulary: int, threads: int = THREADS
-) -> OnnxEngine:
-    """The engine of an exported folder.
+def load_engine(folder: Path, config: Config, *, source_vocabulary: int, target_vocabulary: int) -> OnnxEngine:
+    """The engine of an exported folder. It works in the thread that calls it: products of a step are so small that
+    waking a second thread for each costs more than it saves; two threads had better call it with half the rows each.
 
     Raises:
         FolderError: a graph is missing, damaged, belongs to another model, or is none that Antiphon makes.
@@ -127,9 +123,8 @@ def load_engine(
     widths = (8 * model.hidden, 8 * (model.encoder_hidden or 0), 4 * model.embedding)
     longest = max(source_vocabulary + BLOCK, target_vocabulary + BLOCK, *widths)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is wrong is told by the exception
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     sessions = []
     for name in (ENCODER, STEP):
         path = folder / GRAPHS / name
