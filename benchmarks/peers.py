@@ -42,15 +42,20 @@ NEEDS = "setuptools<80", "spacy", "configargparse", "pyonmttok", "pyahocorasick"
 """Installed with what they ask for."""
 
 
-def opennmt_run(python: Path, folder: Path, threads: int, *, feeding: bool) -> list[float]:
-    """Reports of one run of OpenNMT-py: bi-LSTM 2 x 250 a direction, LSTM 2 x 500, general attention."""
+def opennmt_run(
+    python: Path, folder: Path, threads: int, *, feeding: bool, updates: int = UPDATES, save: str = ""
+) -> list[float]:
+    """Reports of one run of OpenNMT-py: bi-LSTM 2 x 250 a direction, LSTM 2 x 500, general attention.
+
+    With ``save`` its checkpoint is kept as SAVE_step_UPDATES.pt.
+    """
     config = {
         "save_data": "onmt",
         "src_vocab": "onmt.vocab",
         "share_vocab": "true",
         "overwrite": "true",
         "data": "{train: {path_src: train.src, path_tgt: train.tgt}, valid: {path_src: dev.src, path_tgt: dev.tgt}}",
-        "save_model": "onmt-model",
+        "save_model": save or "onmt-model",
         "encoder_type": "brnn",
         "decoder_type": "rnn",
         "rnn_type": "LSTM",
@@ -68,10 +73,10 @@ def opennmt_run(python: Path, folder: Path, threads: int, *, feeding: bool) -> l
         "optim": "adam",
         "learning_rate": 0.001,
         "max_grad_norm": 1.0,
-        "train_steps": UPDATES,
+        "train_steps": updates,
         "report_every": 10,
         "valid_steps": 100000,
-        "save_checkpoint_steps": 100000,
+        "save_checkpoint_steps": updates if save else 100000,
         "seed": 1,
     }
     (folder / "onmt.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))

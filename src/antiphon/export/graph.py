@@ -174,10 +174,8 @@ class Graph:
         last = self.constant(np.array([-1], np.int64), "axis-1")
         largest = self.node("ReduceMax", self.node("Abs", x), last, keepdims=1)
         largest = self.node("Max", largest, self.constant(_f32(1e-9), "tiny"))
-        per_unit = self.node("Div", self.constant(_f32(127), "127"), largest)
-        one = self.constant(_f32(1), "one")
-        steps = self.node("QuantizeLinear", self.node("Mul", x, per_unit), one, self._middle())
-        return steps, self.constant(_f32(1 / 127), "1/127"), largest
+        share, unit = self.node("Mul", x, self.node("Reciprocal", largest)), self.constant(_f32(1 / 127), "1/127")
+        return self.node("QuantizeLinear", share, unit, self._middle()), unit, largest
 
     def squeeze(self, x: str, axis: int) -> str:
         """Without an axis of size 1."""
@@ -483,10 +481,12 @@ def _likeliest(graph: Graph, log_probs: str, k: str, size: int) -> tuple[str, st
     _, chosen = graph.nodes("TopK", best, few, outputs=2, axis=1)
     inside = graph.reshape(graph.node("GatherND", blocks, graph.unsqueeze(chosen, 2), batch_dims=1), 0, -1)
     top, places = graph.nodes("TopK", inside, k, outputs=2, axis=1)
+    # in f32, which is exact here: a division of whole numbers by a stranger's zero would end the process
+    share = graph.node("Mul", graph.node("Cast", places, to=TensorProto.FLOAT), graph.constant(_f32(1 / BLOCK)))
+    nth = graph.node("Cast", share, to=TensorProto.INT64)
+    moved = graph.node("Sub", graph.node("GatherElements", chosen, nth, axis=1), nth)
     block = graph.constant(np.array(BLOCK, np.int64), "block")
-    nth = graph.node("Div", places, block)
-    which = graph.node("GatherElements", chosen, nth, axis=1)
-    return top, graph.node("Add", places, graph.node("Mul", graph.node("Sub", which, nth), block))
+    return top, graph.node("Add", places, graph.node("Mul", moved, block))
 
 
 def _f32(value: float) -> np.ndarray:

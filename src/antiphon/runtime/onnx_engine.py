@@ -57,12 +57,18 @@ class OnnxEngine:
         encoder: the encoder's session.
         step: the decoder step's session.
         vocabulary: V of the target.
+        folder: where the graphs are from, for what is told of them.
     """
 
     def __init__(
-        self, encoder: onnxruntime.InferenceSession, step: onnxruntime.InferenceSession, vocabulary: int
+        self,
+        encoder: onnxruntime.InferenceSession,
+        step: onnxruntime.InferenceSession,
+        vocabulary: int,
+        folder: Path = Path(),
     ) -> None:
         self.vocabulary = vocabulary
+        self._folder = folder
         self._encoder, self._step = encoder, step
         self._to_encoder = [value.name for value in encoder.get_inputs()]
         self._from_encoder = [output.name for output in encoder.get_outputs()]
@@ -76,8 +82,7 @@ class OnnxEngine:
     def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Arrays, Arrays]:
         """src (N, S), src_len (N,) → memory and first state."""
         asked = {"src": src, "src_len": src_len, "mask": np.arange(src.shape[1]) < src_len[:, None]}
-        made: list[Any] = list(self._encoder.run(None, {name: asked[name] for name in self._to_encoder}))
-        found: dict[str, np.ndarray] = dict(zip(self._from_encoder, made, strict=True))
+        found = self._ask(self._encoder, self._from_encoder, {name: asked[name] for name in self._to_encoder})
         if self._context:
             found["context"] = np.zeros((len(src), self._context), np.float32)
         memory = {name: found[name] for name in self._memory}
@@ -108,8 +113,23 @@ class OnnxEngine:
 
     def _run(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
         asked = {"y": y, "k": np.array([min(k, self.vocabulary)]), "wanted": wanted, **memory.values, **state.values}
-        made: list[Any] = list(self._step.run(None, asked))
-        return dict(zip(self._from_step, made, strict=True))
+        found = self._ask(self._step, self._from_step, asked)
+        ids = found["ids"]
+        if ids.shape != (len(y), asked["k"][0]) or not 0 <= ids.min() <= ids.max() < self.vocabulary:
+            raise self._damaged("it gives what are no words")
+        return found
+
+    def _ask(
+        self, session: onnxruntime.InferenceSession, names: list[str], asked: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        try:
+            made: list[Any] = list(session.run(None, asked))
+        except Exception as error:  # a graph that fits its weights may still not fit what it is asked
+            raise self._damaged(_first_line(error)) from None
+        return dict(zip(names, made, strict=True))
+
+    def _damaged(self, why: str) -> FolderError:
+        return FolderError(f"damaged graph ({why})", where=str(self._folder), cure="export it again")
 
 
 def load_engine(folder: Path, config: Config, *, source_vocabulary: int, target_vocabulary: int) -> OnnxEngine:
@@ -132,14 +152,19 @@ def load_engine(folder: Path, config: Config, *, source_vocabulary: int, target_
         try:
             sessions.append(onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
         except Exception as error:  # onnxruntime has an exception type for every kind of fault, without a common base
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise FolderError(f"damaged graph ({first:.120})", where=str(path), cure="export it again") from None
+            raise FolderError(
+                f"damaged graph ({_first_line(error)})", where=str(path), cure="export it again"
+            ) from None
     src, src_len = np.array([[3, 2]]), np.array([2])
-    with contextlib.suppress(IndexError, KeyError, RuntimeError, ValueError):
-        engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary)
+    with contextlib.suppress(FolderError, IndexError, KeyError, RuntimeError, ValueError):
+        engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary, folder / GRAPHS)
         found = engine.score(src, src_len, np.array([[1]]), np.array([[target_vocabulary - 1]]))
         if np.isfinite(found).all():
             return engine
     raise FolderError(
         "the graphs do not fit the config and the tokenizer", where=str(folder / GRAPHS), cure="export it again"
     )
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0]:.120}" if str(error) else type(error).__name__

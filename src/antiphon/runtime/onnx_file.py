@@ -16,10 +16,10 @@ from antiphon.errors import FolderError
 # fmt: off
 OPERATORS = frozenset(
     {
-        "Abs", "Add", "Cast", "Concat", "Div", "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Identity",
-        "LSTM", "LayerNormalization", "LogSoftmax", "MatMul", "Max", "Min", "Mul", "QuantizeLinear", "ReduceMax",
-        "ReduceMean", "Reshape", "ReverseSequence", "Scan", "Shape", "Sigmoid", "Softmax", "Split", "Squeeze", "Sub",
-        "Tanh", "TopK", "Transpose", "Unsqueeze", "Where", "com.microsoft.MatMulIntegerToFloat",
+        "Abs", "Add", "Cast", "Concat", "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Identity",
+        "LSTM", "LayerNormalization", "LogSoftmax", "MatMul", "Max", "Min", "Mul", "QuantizeLinear", "Reciprocal",
+        "ReduceMax", "ReduceMean", "Reshape", "ReverseSequence", "Scan", "Shape", "Sigmoid", "Softmax", "Split",
+        "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where", "com.microsoft.MatMulIntegerToFloat",
     }
 )
 # fmt: on
