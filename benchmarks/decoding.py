@@ -1,9 +1,13 @@
 """How fast answers are found: beside OpenNMT-py, at the sizes of the presets, and how time grows.
 
+    python -m benchmarks.decoding folders runs/chat models/chat models/chat-int8 --data data/cornell
     python -m benchmarks.decoding peers data/multi30k
     python -m benchmarks.decoding presets
     python -m benchmarks.decoding growth --plot docs/images/decoding-growth.png
     python -m benchmarks.decoding transformer
+
+`folders` compares model folders (a run, its exports): size on the disk; milliseconds of reading a source of 12 tokens
+and of one step with one row; sentences a second over the first sources of the data's test part.
 
 `peers` trains OpenNMT-py and Antiphon at one size on the same subwords (`benchmarks/lstm500.toml`), once, for the
 minutes and updates given, and keeps both in ``--home``. Then they translate the dev part in turn, on one thread and on
@@ -229,6 +233,47 @@ def peers(asked: argparse.Namespace) -> dict[str, object]:
     return {"texts": asked.texts, "repeats": asked.repeats, "updates": asked.updates, "table": table}
 
 
+def folders(asked: argparse.Namespace) -> dict[str, object]:
+    """Model folders side by side, in turn."""
+    models = {folder.name: antiphon.load(folder, threads=asked.threads) for folder in asked.folders}
+    texts = [pair.source for pair in antiphon.read_pairs(asked.data / "test.tsv")[: asked.texts]]
+    if any("antiphon.nn" in type(model.engine).__module__ for model in models.values()):
+        import torch
+
+        torch.set_num_threads(asked.threads)
+    found: dict[str, dict[str, list[float]]] = {}
+    for repeat in range(asked.repeats + 1):
+        for name, model in models.items():
+            row = one_row(model.engine, np.full((1, LENGTH), 50))
+            ids = ([*row[: model.max_source - 1], EOS] for row in model.source_tokenizer.encode_batch(texts))
+            ids = sorted(ids, key=len)
+            for width in (1, 5):
+                begun = time.perf_counter()
+                searched(model.engine, ids, width, 32, asked.threads, model.max_target)
+                row[f"beam {width}, sentences/s"] = len(ids) / (time.perf_counter() - begun)
+            if repeat:  # the first makes kernels
+                for key, value in row.items():
+                    found.setdefault(name, {}).setdefault(key, []).append(value)
+    table = {}
+    for folder in asked.folders:
+        files = [path for path in folder.rglob("*") if path.suffix in (".onnx", ".safetensors")]
+        size = sum(path.stat().st_size for path in files if not path.name.startswith("state"))
+        table[folder.name] = {"MB": size / 1e6, **{key: statistics.median(v) for key, v in found[folder.name].items()}}
+    return {"threads": asked.threads, "texts": len(texts), "repeats": asked.repeats, "table": table}
+
+
+def one_row(engine: Engine, src: np.ndarray) -> dict[str, float]:
+    """Milliseconds of reading one source (1, S), and of a step of one row after it."""
+    begun = time.perf_counter()
+    memory, state = engine.encode(src, np.array([src.shape[1]]))
+    read = time.perf_counter()
+    y = np.ones(1, np.int64)
+    for _ in range(LENGTH):
+        out = engine.step(y, state, memory, 4)
+        state, y = out.state, out.ids[:, 0]
+    return {"read, ms": 1000 * (read - begun), "step, ms": 1000 * (time.perf_counter() - read) / LENGTH}
+
+
 def random_engine(
     folder: Path, preset: str, vocabulary: int, *, quantised: bool = True
 ) -> tuple[OnnxEngine, antiphon.config.Config]:
@@ -256,23 +301,10 @@ def presets(asked: argparse.Namespace) -> dict[str, object]:
     for name, vocabulary in (("dates", 100), ("g2p", 80), ("translate", 8000), ("chat", 6000), (str(LSTM500), 10000)):
         with tempfile.TemporaryDirectory() as scratch:
             engine, _ = random_engine(Path(scratch), name, vocabulary)
-        src, src_len = rng.integers(4, vocabulary, (1, LENGTH)), np.array([LENGTH])
-        reading, stepping = [], []
-        for _ in range(asked.repeats * 20):
-            begun = time.perf_counter()
-            memory, state = engine.encode(src, src_len)
-            read = time.perf_counter()
-            y = np.ones(1, np.int64)
-            for _ in range(LENGTH):
-                out = engine.step(y, state, memory, 4)
-                state, y = out.state, out.ids[:, 0]
-            reading.append(read - begun)
-            stepping.append(time.perf_counter() - read)
-        row = {
-            "read 12 tokens, ms": 1000 * statistics.median(reading),
-            "reply of 12 tokens, ms": 1000 * (statistics.median(reading) + statistics.median(stepping)),
-            "steps/s, 1 row": LENGTH / statistics.median(stepping),
-        }
+        rows = [one_row(engine, rng.integers(4, vocabulary, (1, LENGTH))) for _ in range(asked.repeats * 20)]
+        row = {key: statistics.median(each[key] for each in rows) for key in rows[0]}
+        row["reply of 12 tokens, ms"] = row["read, ms"] + LENGTH * row["step, ms"]
+        row["steps/s, 1 row"] = 1000 / row["step, ms"]
         ids = [[*rng.integers(4, vocabulary, LENGTH - 1).tolist(), EOS] for _ in range(32 * 8)]
         for threads in (1, 2):
             for width in (1, 5):
@@ -346,6 +378,11 @@ def main() -> None:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ways = parser.add_subparsers(dest="what", required=True)
+    some = ways.add_parser("folders", help="model folders side by side")
+    some.add_argument("folders", nargs="+", type=Path)
+    some.add_argument("--data", type=Path, required=True)
+    some.add_argument("--texts", type=int, default=256)
+    some.add_argument("--threads", type=int, default=1)
     beside = ways.add_parser("peers", help="beside OpenNMT-py")
     beside.add_argument("data", type=Path, help="a folder made by antiphon data")
     beside.add_argument("--home", type=Path, default=Path("runs/peers"), help="where everything is made and kept")
@@ -358,7 +395,7 @@ def main() -> None:
     for part in ways.choices.values():
         part.add_argument("--repeats", type=int, default=3)
     asked = parser.parse_args()
-    found = {"peers": peers, "presets": presets, "growth": growth}[asked.what](asked)
+    found = {"folders": folders, "peers": peers, "presets": presets, "growth": growth}[asked.what](asked)
     show(found["table"])  # type: ignore[arg-type]
     print(json.dumps({**machine.describe(), "seed": 1, "what": asked.what, **found}))
 

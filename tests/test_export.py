@@ -19,13 +19,14 @@ from safetensors.numpy import load_file
 
 import antiphon
 from antiphon.config import Config, SearchConfig
-from antiphon.errors import AntiphonError, FolderError
+from antiphon.errors import AntiphonError, FolderError, UsageError
 from antiphon.export import folder as folder_of_export
 from antiphon.export import graph
 from antiphon.export.folder import export
 from antiphon.export.graph import encoder_graph, step_graph
 from antiphon.nn.engine import TorchEngine
-from antiphon.runtime.bundled import bundled
+from antiphon.runtime import bundled as shelf
+from antiphon.runtime.bundled import BOT, bundled, introduction
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
 from antiphon.runtime.onnx_engine import load_engine
 from antiphon.search import beam, greedy
@@ -303,11 +304,44 @@ def test_the_bundled_model_reads_dates_without_pytorch():
     assert done.stdout.split() == ["1979-05-03", "2033-07-11", "2095-09-04"], done.stderr
 
 
+def chatted(*words: str, lines: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """`antiphon chat` in a process in which PyTorch is not installed."""
+    code = (
+        "import sys\nfor name in ['torch', 'safetensors', 'onnx', 'babel', 'sqlalchemy']: sys.modules[name] = None\n"
+        f"{before}\nfrom antiphon.faces.cli import main\nsys.exit(main(['chat', *{words!r}]))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, input=lines, capture_output=True, encoding="utf-8", timeout=60)
+
+
+@pytest.mark.skipif(BOT not in bundled(), reason="no bot is bundled yet")
+def test_without_a_model_the_bundled_bot_talks_and_says_what_it_is():
+    done = chatted("--seed", "1", lines="hello , how are you ?\nwhat is your favourite film ?\n")
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.strip()]) == 2
+    assert done.stderr.startswith(introduction(bundled()[BOT]))
+
+
+def test_a_bundled_model_is_introduced_by_its_card_and_another_is_not(exported):
+    done = chatted("dates", lines="3 de mayo de 1979\n")
+    assert done.stdout == "1979-05-03\n", done.stderr
+    assert "A recurrent sequence-to-sequence model" in done.stderr.splitlines()[0]
+    (exported / "README.md").write_text("# x\n\nI am your bank.\n", encoding="utf-8")
+    assert "bank" not in chatted(str(exported), lines="one\n").stderr
+
+
+def test_a_copy_without_a_bot_says_so(monkeypatch):
+    monkeypatch.setattr(shelf, "bundled", dict)
+    with pytest.raises(UsageError, match="which model"):
+        shelf.bot()
+
+
 def test_bundled_models_are_small_and_a_folder_of_the_name_wins(exported, tmp_path, monkeypatch):
     assert "dates" in bundled()
-    for folder in bundled().values():
-        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4e6
-        assert (folder / "README.md").is_file()
+    for name, folder in bundled().items():
+        most = 12e6 if name == BOT else 4e6
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < most
+        assert len(introduction(folder)) > 20
     monkeypatch.chdir(tmp_path)
     Path("dates").mkdir()  # such as the corpus: no model
     assert antiphon.load("dates").folder == bundled()["dates"]

@@ -372,7 +372,7 @@ def chat(
     Parameters
     ----------
     model
-        A run or model folder, or a bundled model: dates.
+        A run or model folder, or a bundled model [default: the bundled bot].
     transcript
         A file the conversation is added to, as text or (*.jsonl) as JSON.
     store
@@ -381,15 +381,16 @@ def chat(
     no_store
         Keep nothing.
     """
-    if model is None:
-        raise UsageError("which model?", cure="antiphon chat FOLDER, or train one: make chat")
+    from antiphon.runtime.bundled import bot
+
+    chosen = model or str(bot())
     overrides = _search_overrides(search)
     from contextlib import nullcontext
 
     from antiphon.faces import chat as terminal
     from antiphon.faces.conversation import Conversation, Transcript
 
-    loaded = _load(model)
+    loaded = _load(chosen)
     with nullcontext() if transcript is None else Transcript(transcript) as written:
         keepsake = None
         if not no_store:
@@ -417,7 +418,7 @@ def serve(
     Parameters
     ----------
     model
-        Run or model folders, or bundled models; the first is the default [default: dates].
+        Run or model folders, or bundled models; the first is the default [default: the bundled bot, or dates].
     host
         The address to listen on; any but the loopback's wants a --token.
     port
@@ -440,9 +441,10 @@ def serve(
         Parts of a list of texts that each exported model works on at once; default: one for each core.
     """
     from antiphon.faces import service
+    from antiphon.runtime.bundled import BOT, bundled
 
     service.serve(
-        model or ("dates",),
+        model or ((BOT,) if BOT in bundled() else ("dates",)),
         host=host,
         port=port,
         token=token,
