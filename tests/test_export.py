@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -83,6 +84,36 @@ def test_whole_numbers_are_near_and_know_nothing_of_other_rows(cell, attention, 
     for row in range(3):
         alone = ours.score(*(array[row : row + 1] for array in arrays))
         np.testing.assert_allclose(alone, found[row : row + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "attention", "feed", "shape"), [*QUANTISED, ("lstm", "general", False, "two ways")])
+def test_rows_of_one_source_share_its_memory(cell, attention, feed, shape, tmp_path):
+    y, rows = np.array([5, 6, 7, 8, 9, 10]), np.array([0, 0, 1, 1, 2, 2])
+    for engine in engines(cell, attention, feed, shape, tmp_path):
+        memory, state = engine.encode(SRC.numpy(), SRC_LEN.numpy())
+        state = state.select(rows)
+        shared, own = engine.step(y, state, memory, 4), engine.step(y, state, memory.select(rows), 4)
+        np.testing.assert_array_equal(shared.ids, own.ids)
+        np.testing.assert_allclose(shared.log_probs, own.log_probs, atol=1e-5)
+        np.testing.assert_allclose(shared.attention, own.attention, atol=1e-5)
+
+
+@given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 1280), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_likeliest_words_are_found_block_by_block_as_in_one_piece(seed, rows, k, ties):
+    made = graph.Graph("top", quantised=False)
+    top, ids = graph._likeliest(
+        made, made.input("x", TensorProto.FLOAT, "N", 1280), made.input("k", TensorProto.INT64, 1), 1280
+    )
+    made.output(top, "top", TensorProto.FLOAT, "N", "K")
+    made.output(ids, "ids", TensorProto.INT64, "N", "K")
+    session = onnxruntime.InferenceSession(made.model().SerializeToString(), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(seed)
+    x = (rng.integers(-3, 4, (rows, 1280)) if ties else rng.normal(size=(rows, 1280))).astype(np.float32)
+    found, places = session.run(None, {"x": x, "k": np.array([k])})
+    np.testing.assert_array_equal(found, -np.sort(-x, axis=1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(x, places, axis=1), found)
+    assert all(len(set(row)) == k for row in places.tolist())
 
 
 def test_no_size_is_frozen(tmp_path):
@@ -262,6 +293,28 @@ def test_strange_graphs_are_refused(exported, tmp_path):
     (folder / GRAPHS / STEP).unlink()
     with pytest.raises(FolderError, match="cannot be read"):
         antiphon.load(folder)
+
+
+def test_a_graph_that_grows_without_end_gets_no_more_memory_than_is_allowed(exported, tmp_path):
+    folder = copied(exported, tmp_path)
+    model = graph_of(exported)
+    grown = "mask"
+    for number in range(40):  # 2 bytes, doubled 40 times
+        model.graph.node.insert(number, helper.make_node("Concat", [grown, grown], [f"grown{number}"], axis=0))
+        grown = f"grown{number}"
+    model.graph.node.insert(40, helper.make_node("Cast", [grown], ["giant"], to=TensorProto.FLOAT))
+    model.graph.node.append(helper.make_node("ReduceMax", ["giant"], ["one"], keepdims=1))
+    model.graph.output.append(helper.make_tensor_value_info("one", TensorProto.FLOAT, None))
+    (folder / GRAPHS / STEP).write_bytes(model.SerializeToString())
+    code = (
+        "import resource, antiphon\nfrom antiphon.runtime import onnx_engine\nonnx_engine.MOST_MEMORY = 1 << 28\n"
+        f"try: antiphon.load({str(folder)!r})\nexcept antiphon.AntiphonError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
+    told, megabytes = done.stdout.splitlines()
+    assert "do not fit" in told
+    assert int(megabytes) < 700
 
 
 def test_graphs_of_another_model_are_told(exported, tmp_path):

@@ -26,7 +26,7 @@ END = "</s>"
 """How EOS reads where tokens are shown."""
 
 _POSITIONS = 4096  # source positions x beam in one batch of a search; source and target positions of a scoring
-_LOGITS = 2**25  # most target positions x V in one batch of a scoring: 128 MB
+_LOGITS = 2**25  # most rows x V at one step of a search, and target positions x V of a scoring: 128 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +138,9 @@ class Model:
                 answers.append((row, replace(first, alternatives=others)))
             return answers
 
-        answers = dict(itertools.chain.from_iterable(self._side_by_side(answered, lengths, _POSITIONS // width)))
+        rows = max(1, _LOGITS // (width * self.engine.vocabulary))
+        parts = self._side_by_side(answered, lengths, _POSITIONS // width, rows)
+        answers = dict(itertools.chain.from_iterable(parts))
         return [answers[row] for row in range(len(sources))]
 
     def stream(self, text: str, **search: Any) -> Iterator[str]:
@@ -201,9 +203,11 @@ class Model:
         """src (N, S) and src_len (N,) as an engine takes them. Raises UsageError."""
         return self._padded(self._sources(texts))
 
-    def _side_by_side(self, work: Callable[[np.ndarray], _T], lengths: np.ndarray, positions: int) -> list[_T]:
+    def _side_by_side(
+        self, work: Callable[[np.ndarray], _T], lengths: np.ndarray, positions: int, rows: int = _POSITIONS
+    ) -> list[_T]:
         """Work on batches of rows, as many at once as the model has threads; each batch knows nothing of the others."""
-        batches = list(_batches(lengths, positions))
+        batches = list(_batches(lengths, positions, rows))
         if len(batches) < 2 * self.threads:  # else nothing to do for some of them
             parts = (rows[part :: self.threads] for rows in batches for part in range(self.threads))
             batches = [rows for rows in parts if len(rows)]
@@ -330,12 +334,12 @@ def load(folder: str | Path, *, threads: int | None = None) -> Model:
     return Model(runner.load_engine(folder, config.model, **sizes), source_tokenizer, target_tokenizer, config, folder)
 
 
-def _batches(lengths: np.ndarray, positions: int) -> Iterator[np.ndarray]:
-    """Rows by falling length, in batches of at most so many positions (rows x longest), but never of no row."""
+def _batches(lengths: np.ndarray, positions: int, rows: int) -> Iterator[np.ndarray]:
+    """Rows by falling length, in batches of at most so many positions (rows x longest) and rows, but never of none."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        stop = start + max(1, positions // int(lengths[order[start]]))
+        stop = start + max(1, min(rows, positions // int(lengths[order[start]])))
         yield order[start:stop]
         start = stop
 

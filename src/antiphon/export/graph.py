@@ -225,8 +225,9 @@ class Graph:
         found = self.node("ReverseSequence", x, lengths, batch_axis=1, time_axis=0)
         if x in self._whole_rows:
             whole, scale, factor = self._whole_rows[x]
-            turned = (self.node("ReverseSequence", part, lengths, batch_axis=1, time_axis=0) for part in (whole, scale))
-            self._whole_rows[found] = *turned, factor
+            whole = self.node("ReverseSequence", whole, lengths, batch_axis=1, time_axis=0)
+            scale = self.node("ReverseSequence", scale, lengths, batch_axis=1, time_axis=0)
+            self._whole_rows[found] = whole, scale, factor
         return self.bounded(found, self._bounds.get(x))
 
     def _input_gates(self, cell: str, x: str, layer: str, weights: Weights) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from antiphon.errors import FolderError
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
 from antiphon.runtime.onnx_file import BLOCK, read_onnx
 from antiphon.search.step import StepOutput
+
+MOST_MEMORY = 4 << 30
+"""Bytes that all graphs of a process may use together; what search and scoring ask for at once is far less."""
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,8 @@ def load_engine(folder: Path, config: Config, *, source_vocabulary: int, target_
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is wrong is told by the exception
+    if _bounded_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     sessions = []
     for name in (ENCODER, STEP):
         path = folder / GRAPHS / name
@@ -164,6 +170,23 @@ def load_engine(folder: Path, config: Config, *, source_vocabulary: int, target_
     raise FolderError(
         "the graphs do not fit the config and the tokenizer", where=str(folder / GRAPHS), cure="export it again"
     )
+
+
+@functools.cache
+def _bounded_memory() -> bool:
+    """Sees to it, once in a process, that graphs get no more than so much memory; whether that could be done.
+
+    Nothing a graph says of itself is as sure: small weights can be joined with themselves again and again.
+    """
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    place = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    exactly = {"arena_extend_strategy": 1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    try:
+        limit = onnxruntime.OrtArenaCfg({"max_mem": MOST_MEMORY, **exactly})
+        onnxruntime.create_and_register_allocator(place, limit)
+    except Exception:  # the program around us has set its own, or this version of the library has no limits
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:
