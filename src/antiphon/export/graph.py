@@ -28,6 +28,8 @@ WHOLE = 63
 """A quantised weight is a whole number from -63 to 63."""
 MIDDLE = 128
 """What stands for 0 among unsigned whole numbers."""
+DEVIATIONS = 5
+"""Standard deviations beyond which whole numbers do not reach."""
 SMALL = 4096
 """Weights of fewer numbers stay f32."""
 NEVER = -1e9
@@ -190,9 +192,11 @@ class Graph:
         return self.node("Reshape", x, self.constant(np.array(shape, np.int64)))
 
     def layer_norm(self, x: str, weights: Weights, name: str) -> str:
-        """Over the last axis."""
-        scale, shift = (self.constant(weights[f"{name}.{part}"], f"{name}.{part}") for part in ("weight", "bias"))
-        return self.node("LayerNormalization", x, scale, shift, axis=-1, epsilon=1e-5)
+        """Over the last axis; where it is made whole, what is beyond so many standard deviations is cut."""
+        scale, shift = (weights[f"{name}.{part}"] for part in ("weight", "bias"))
+        constants = self.constant(scale, f"{name}.weight"), self.constant(shift, f"{name}.bias")
+        found = self.node("LayerNormalization", x, *constants, axis=-1, epsilon=1e-5)
+        return self.bounded(found, float((DEVIATIONS * np.abs(scale) + np.abs(shift)).max()))
 
     def sequence(
         self, cell: str, x: str, layers: list[str], weights: Weights, lengths: str, live: str
@@ -353,7 +357,7 @@ def encoder_graph(config: Config, weights: Weights, *, quantised: bool = False) 
     live = graph.unsqueeze(graph.node("Transpose", graph.input("mask", TensorProto.BOOL, "N", "S"), perm=[1, 0]), 2)
     table = _tables(config, weights)["source"]
     x = graph.rows(table[1], graph.node("Transpose", src, perm=[1, 0]), table[0])  # (S, N, E)
-    finals: list[list[str]] = []
+    words, finals = x, list[list[str]]()
     for index in range(model.encoder_layers):
         layers = [f"encoder.forwards.{index}"]
         layers += [f"encoder.backwards.{index}"] if model.bidirectional else []
@@ -365,7 +369,7 @@ def encoder_graph(config: Config, weights: Weights, *, quantised: bool = False) 
     if "encoder.project.weight" in weights:
         x = graph.linear(x, weights["encoder.project.weight"], None, "encoder.project")
     if model.attention != "none":
-        _memory(graph, config, weights, x)
+        _memory(graph, config, weights, x, graph.add(x, words) if _carries(config, weights) else x)
     _first_state(graph, config, weights, finals)
     return graph.model()
 
@@ -432,7 +436,7 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
             outputs = layer(index, inputs)
             h = graph.add(outputs, h) if model.residual else outputs
         parts_read[0] = h
-    features = _features(graph, weights, graph.join(*parts_read))
+    features = _features(graph, config, weights, graph.join(*parts_read))
     log_probs = graph.node("LogSoftmax", _logits(graph, features, *tables["softmax"], weights), axis=1)
     top, ids = _likeliest(graph, log_probs, k, _padded_vocabulary(len(weights["softmax_bias"])))
     graph.output(top, "log_probs", TensorProto.FLOAT, "N", "K")
@@ -448,11 +452,12 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
     return graph.model()
 
 
-def _features(graph: Graph, weights: Weights, joined: str) -> str:
+def _features(graph: Graph, config: Config, weights: Weights, joined: str) -> str:
     """What the logits are made of, (N, E)."""
-    return graph.tanh(
-        graph.linear(joined, weights["decoder.features.weight"], weights["decoder.features.bias"], "features")
-    )
+    features = graph.linear(joined, weights["decoder.features.weight"], weights["decoder.features.bias"], "features")
+    if config.model.features == "norm":
+        return graph.layer_norm(features, weights, "decoder.features_norm")
+    return graph.tanh(features)
 
 
 def _logits(graph: Graph, features: str, name: str, table: np.ndarray, weights: Weights) -> str:
@@ -529,9 +534,11 @@ def _tables(config: Config, weights: Weights) -> dict[str, tuple[str, np.ndarray
 
 
 def _context_width(config: Config, weights: Weights) -> int:
+    return config.model.hidden if config.model.attention == "multihead" else _encoder_width(config, weights)
+
+
+def _encoder_width(config: Config, weights: Weights) -> int:
     model = config.model
-    if model.attention == "multihead":
-        return model.hidden
     if "encoder.project.weight" in weights:
         return model.hidden
     return (2 if model.bidirectional else 1) * (model.encoder_hidden or model.hidden)
@@ -540,20 +547,26 @@ def _context_width(config: Config, weights: Weights) -> int:
 def _context_bound(config: Config, weights: Weights) -> float | None:
     """What no number of the encoder's outputs, and so of a context, is beyond; None: not known."""
     model = config.model
-    if model.attention == "multihead" or model.layer_norm or "encoder.project.weight" in weights:
+    unknown = model.layer_norm or "encoder.project.weight" in weights or _carries(config, weights)
+    if model.attention == "multihead" or unknown:
         return None
     return float(model.encoder_layers) if model.residual else 1.0
 
 
-def _memory(graph: Graph, config: Config, weights: Weights, outputs: str) -> None:
-    """Encoder outputs (S, N, M) → keys and values as the step wants them: products need no transposing there."""
+def _carries(config: Config, weights: Weights) -> bool:
+    """Whether attention also reads the words themselves, as `Seq2Seq.encode` decides."""
+    return config.model.residual and config.model.embedding == _encoder_width(config, weights)
+
+
+def _memory(graph: Graph, config: Config, weights: Weights, compared: str, read: str) -> None:
+    """What is compared and what is read (S, N, M) → keys and values as the step wants them, which transposes nothing."""
     model, part = config.model, config.model.hidden // config.model.heads
-    keys = values = outputs
+    keys, values = compared, read
     if model.attention != "dot":
         bias = weights.get("decoder.attention.key.bias")
-        keys = graph.linear(outputs, weights["decoder.attention.key.weight"], bias, "key")
+        keys = graph.linear(compared, weights["decoder.attention.key.weight"], bias, "key")
     if model.attention == "multihead":
-        values = graph.linear(outputs, weights["decoder.attention.value.weight"], None, "value")
+        values = graph.linear(read, weights["decoder.attention.value.weight"], None, "value")
         keys, values = (graph.reshape(parts, 0, 0, model.heads, part) for parts in (keys, values))
         keys = graph.node("Transpose", keys, perm=[1, 2, 3, 0])
         values = graph.node("Transpose", values, perm=[1, 2, 0, 3])
