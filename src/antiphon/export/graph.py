@@ -559,7 +559,7 @@ def _carries(config: Config, weights: Weights) -> bool:
 
 
 def _memory(graph: Graph, config: Config, weights: Weights, compared: str, read: str) -> None:
-    """What is compared and what is read (S, N, M) → keys and values as the step wants them, which transposes nothing."""
+    """What is compared and what is read (S, N, M) → keys and values as the step wants them, turned already."""
     model, part = config.model, config.model.hidden // config.model.heads
     keys, values = compared, read
     if model.attention != "dot":
