@@ -412,7 +412,9 @@ def test_amounts_are_disjoint_and_agree_with_their_numbers(tmp_path: Path) -> No
     pairs = corpus.train + corpus.dev + corpus.test
     assert len({pair.source for pair in pairs}) == len(pairs)
     written = {pair.source: pair.target for pair in pairs}
-    polish = {number: text for asked, text in written.items() for head, number in [asked.split()] if head == "long;hour;pl"}
+    polish = {
+        number: text for asked, text in written.items() for head, number in [asked.split()] if head == "long;hour;pl"
+    }
     assert {text.split()[-1] for text in polish.values()} <= {"godzina", "godziny", "godzin"}
     assert all(text.endswith("godzin") for number, text in polish.items() if number[-2:] in ("11", "12", "17"))
     assert settle(corpus.train, None, {})[0].data.tokenizer == "tagged"

@@ -126,20 +126,22 @@ def _texts(corpus: Corpus, config: Config) -> list[Pair]:
 def _train_tokenizers(pairs: list[Pair], data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
     target_kind = data.target_tokenizer or data.tokenizer
 
-    def learn(texts: Iterable[str], kind: TokenizerKind) -> Tokenizer:
+    def learn(texts: Iterable[str], kind: TokenizerKind, *, lower: bool = data.lower) -> Tokenizer:
         return Tokenizer.train(
             texts,
             kind=kind,
             vocabulary=data.vocabulary,
             min_count=data.min_count,
-            lower=data.lower,
+            lower=lower,
             digits=data.digits,
         )
 
+    lowered = data.lower_source and not data.lower
     if data.share_vocabulary and target_kind == data.tokenizer:
-        shared = learn((side for pair in pairs for side in pair), target_kind)
-        return shared, shared
-    return learn((p.source for p in pairs), data.tokenizer), learn((p.target for p in pairs), target_kind)
+        shared = learn((t for p in pairs for t in (p.source.lower() if lowered else p.source, p.target)), target_kind)
+        return shared.lowering() if lowered else shared, shared
+    source = learn((p.source for p in pairs), data.tokenizer, lower=data.lower or lowered)
+    return source, learn((p.target for p in pairs), target_kind)
 
 
 def _plan(data: DataConfig, stores: tuple[Store, Store]) -> BucketPlan:
