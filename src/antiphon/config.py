@@ -275,7 +275,7 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
         text = (resources.files("antiphon.presets") / f"{preset}.toml").read_text(encoding="utf-8")
     try:
         return tomllib.loads(text), preset
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # not TOML, nested too deep, or a number of thousands of digits
         raise UsageError(f"not TOML: {error}", where=preset, cure="see docs/concepts.md for the form") from None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.pairs import Corpus, Pair
 from antiphon.data.store import Store, encode_pairs
 from antiphon.data.tokenizer import EOS, UNK, Tokenizer
+from antiphon.errors import FolderError
 from antiphon.runtime import folder as files
 
 
@@ -105,15 +106,41 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     )
 
 
-def reopen(corpus: Corpus, config: Config, folder: Path) -> Prepared:
-    """What `prepare` left in the folder. Raises FolderError when it is damaged."""
+def reopen(
+    corpus: Corpus, config: Config, folder: Path, *, sums: Mapping[str, str], warn: Callable[[str], None]
+) -> Prepared:
+    """What `prepare` left in the folder; ids that are missing or damaged are made again.
+
+    Args:
+        corpus: the one it was prepared from.
+        config: the run's.
+        folder: the run folder.
+        sums: what the ids' files were when they were made (`folder.digests`).
+        warn: told, in a sentence, of ids that had to be made again.
+
+    Raises:
+        FolderError: it is damaged beyond that.
+        SaveError: the disk refuses.
+    """
     ids = folder / files.IDS
+    dev = corpus.dev[: config.data.dev_pairs]
+    source_tokenizer, target_tokenizer = files.read_tokenizers(folder)
+    ours = {name: sum for name, sum in sums.items() if name.startswith(f"{files.IDS}/")}
+    if damaged := files.changed(folder, ours):
+        ids.mkdir(exist_ok=True)
+        for pairs, name in ((corpus.train, "train"), (dev, "dev")):
+            encode_pairs(pairs, source_tokenizer, target_tokenizer, ids, name)
+        if files.changed(folder, ours):
+            raise FolderError(
+                "the token ids are damaged and do not come out as they were",
+                where=str(folder / damaged[0]),
+                cure="install the version it was begun with, or start anew with another --out",
+            )
+        warn(f"{damaged[0]} was damaged; the token ids were made again from the data")
     train, dev_stores = (
         (Store.open(ids / f"{name}.source"), Store.open(ids / f"{name}.target")) for name in ("train", "dev")
     )
     plan = _plan(config.data, train)
-    dev = corpus.dev[: config.data.dev_pairs]
-    source_tokenizer, target_tokenizer = files.read_tokenizers(folder)
     return Prepared(
         config, source_tokenizer, target_tokenizer, plan, train, dev_stores, _texts(corpus, config), dev, ids
     )

@@ -8,7 +8,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +28,25 @@ from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
-from antiphon.training.checkpoint import Position
+from antiphon.training.checkpoint import RESUMABLE, Origin, Position
 from antiphon.training.memory import give_back, keep
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
 from antiphon.training.preparation import Prepared, prepare, reopen, unknown_share
-from antiphon.training.progress import Event, Observer, Progress, Started, Stopped, Validated, Warned, as_record
+from antiphon.training.progress import (
+    Event,
+    Observer,
+    Progress,
+    Started,
+    Stopped,
+    Validated,
+    Warned,
+    as_record,
+    read_log,
+)
 from antiphon.training.schedule import learning_rate
-from antiphon.training.validation import better, validate
+from antiphon.training.stability import SETBACKS, SLOWER, Stability
+from antiphon.training.validation import InterruptedValidation, better, validate
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
@@ -47,8 +58,9 @@ RARELY = 20
 """With a budget of minutes, a validation may take one part in so many of the time: short budgets get few of them."""
 FEWEST_UPDATES = 100
 """Updates between validations of small data, whose epochs are too short to judge."""
-RESUMABLE = {"minutes", "max_updates", "patience", "validate_every", "threads"}
-"""Knobs of [train] that may change when a run goes on."""
+ONE_BY_ONE = 10
+"""Skipped updates that are told one by one; after them only every hundredth."""
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -88,32 +100,34 @@ def train(
     """
     begun = time.monotonic()
     folder = Path(out)
-    config, corpus = _continued(data, folder, preset, overrides) if resume else _begun(data, folder, preset, overrides)
-    with files.locked(folder), _interruptible() as interrupted:
+    start = _continued if resume else _begun
+    config, corpus, sums = start(data, folder, preset, overrides)
+    with files.locked(folder):
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
         torch.manual_seed(config.train.seed)
         keep()
+        warnings: list[str] = []
         if resume:
-            prepared = reopen(corpus, config, folder)
+            prepared = reopen(corpus, config, folder, sums=sums, warn=warnings.append)
         else:
+            _refuse_taken(folder)  # again: another process may have trained here while we read
+            files.cleared(folder)
             prepared = prepare(corpus, config, folder)
             _write_config(folder, preset, prepared, corpus)
         card, corpus = corpus.card, None  # the texts live on only where training needs them
-        trainer = _Trainer(prepared, folder, card, observer, interrupted, begun)
-        if resume:
-            trainer.restore()
-        return trainer.run()
+        # Until here there is nothing to save: a signal ends it at once.
+        with _interruptible() as interrupted:
+            trainer = _Trainer(prepared, folder, card, observer, interrupted, begun)
+            trainer.restore(warnings) if resume else trainer.begin()
+            return trainer.run()
 
 
 def _begun(
     data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus]:
-    """A new run: its knobs and its corpus; the folder is made last, when both are known to be good."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        resumable = (folder / files.STATE).exists()
-        cure = "go on with --resume, or choose another --out" if resumable else "choose another --out"
-        raise FolderError("the folder exists already", where=str(folder), cure=cure)
+) -> tuple[Config, Corpus, dict[str, str]]:
+    """A new run: its knobs and its corpus, no sums yet; the folder is made last, when both are known to be good."""
+    _refuse_taken(folder)
     config = load_config(preset, overrides)
     corpus = _read(data, config)
     if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
@@ -122,14 +136,20 @@ def _begun(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
-    return config, corpus
+    return config, corpus, {}
+
+
+def _refuse_taken(folder: Path) -> None:
+    if files.taken(folder):
+        cure = "go on with --resume, or choose another --out" if files.resumable(folder) else "choose another --out"
+        raise FolderError("the folder exists already", where=str(folder), cure=cure)
 
 
 def _continued(
     data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus]:
-    """A run that goes on: its own knobs, but for those that may change, and its own data."""
-    if not (folder / files.STATE).exists():
+) -> tuple[Config, Corpus, dict[str, str]]:
+    """A run that goes on: its own knobs, but for those that may change, its own data, and the sums of its files."""
+    if not files.resumable(folder):
         raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
     config, facts = files.read_config(folder)
     if preset is not None and preset != facts.get("preset"):
@@ -148,9 +168,29 @@ def _continued(
     config = Config.model_validate(tree)
     corpus = _read(data, config)
     if corpus.fingerprint != facts.get("fingerprint"):
-        cure = "give the data it was begun with, or start anew with another --out"
-        raise FolderError("the data is not what this run was begun with", where=str(data), cure=cure)
-    return config, corpus
+        before, now = facts.get("train_pairs"), len(corpus.train)
+        differ = (
+            f"{now:,} pairs to learn from, there were {before:,}" if isinstance(before, int) and now != before else ""
+        )
+        raise FolderError(
+            f"the data is not what this run was begun with ({differ or 'as many pairs, but not the same'})",
+            where=str(data),
+            cure="give the data it was begun with, or start anew with another --out",
+        )
+    found = facts.get(files.SUMS)
+    sums = {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    _refuse_other_tokenizer(folder, sums)
+    return config, corpus, sums
+
+
+def _refuse_other_tokenizer(folder: Path, sums: Mapping[str, str]) -> None:
+    names = {files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER}
+    if other := files.changed(folder, {name: sums[name] for name in names & sums.keys()}):
+        raise FolderError(
+            "the tokenizer is not what this run was begun with",
+            where=str(folder / other[0]),
+            cure="put it back, or start anew with another --out",
+        )
 
 
 def _read(data: str | Path, config: Config) -> Corpus:
@@ -168,6 +208,7 @@ def _write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: 
         "target_vocabulary": prepared.target_tokenizer.size,
         "unknown_share": unknown_share(prepared.train[1]),
         "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
+        files.SUMS: files.digests(folder),
     }
     files.write_config(folder, prepared.config, facts)
 
@@ -197,48 +238,76 @@ class _Trainer:
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
+        self._stability = Stability(config.train.clip)
+        self._origin = Origin.of(config)
         self._position = Position()
         self._seconds_before = 0.0
         self._stream = prepared.stream(0)
         self._saved = begun
+        self._saved_update, self._saved_landmark = -1, False
         self._validation_seconds = 0.0  # of the last one
 
-    def restore(self) -> None:
-        """Takes up the run where its folder says it stopped."""
-        self._position = checkpoint.restore_state(self._folder, self._model, self._optimizer)
-        self._seconds_before = self._position.seconds
-        self._position.finished = False
-        self._stream = self._prepared.stream(self._position.epoch)
+    def begin(self) -> None:
+        """Saves the first state, so that from now on there is one to go on from, or to go back to."""
+        self._save()
+
+    def restore(self, warnings: Iterable[str]) -> None:
+        """Takes up the run where its folder says it stopped.
+
+        Args:
+            warnings: what was noticed before, to be told.
+        """
+        found = list(warnings)
+        self._position = self._restored(found.append)
+        position = self._position
+        self._seconds_before = position.seconds
+        if position.finished and position.since_best >= self._config.train.patience:
+            position.since_best = 0  # it had stopped for want of patience, and is to go on: with new patience
+        if position.finished:
+            position.finished, position.setbacks = False, 0
         log = self._folder / files.LOG
-        kept = [
-            r for r in files.read_lines(log) if r.get("update", 0) <= self._position.update and r["event"] != "stopped"
-        ]
-        log.unlink(missing_ok=True)
-        for record in kept:
-            files.append_line(log, record)
+        files.write_lines(
+            log,
+            (r for r in read_log(log) if r.get("update", 0) <= position.update and r["event"] != Stopped.event),
+        )
+        for message in found:
+            self._tell(Warned(position.update, message))
+
+    def _restored(self, warn: Callable[[str], None], *, landmark: bool = False) -> Position:
+        state = self._model, self._optimizer, self._stability, self._origin
+        position = checkpoint.restore_state(self._folder, *state, warn=warn, landmark=landmark)
+        self._stream = self._prepared.stream(position.epoch)
+        self._saved_update, self._saved_landmark = position.update, position.landmark
+        return position
 
     def run(self) -> Run:
         self._tell(self._started())
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
-        reason = self._budget_spent() or self._descend()
+        reason = self._descend()
         position = self._position
-        position.finished = not self._interrupted.is_set()
-        if position.finished and position.validated_update != position.update:
-            self._validate()
-        self._save()
+        if reason != INTERRUPTED and position.validated_update != position.update and not self._validate():
+            reason = INTERRUPTED
+        finished = reason != INTERRUPTED
+        if not finished and self._saved_update != position.update:
+            self._save()
+        position.seconds = self._seconds()
         stopped = Stopped(
             update=position.update,
             seconds=position.seconds,
             reason=reason,
-            finished=position.finished,
+            finished=finished,
             best_update=position.best_update,
             best_score=math.nan if position.best_score is None else position.best_score,
             metric=self._config.train.dev_metric,
             folder=str(self._folder),
+            skipped=position.skipped,
         )
         self._tell(stopped)
         write_card(self._folder, self._config, self._card, len(self._prepared.train[0]), stopped)
+        if finished:  # said last: a run that is killed before this ends once more, and for the same reason
+            position.finished = True
+            self._save()
         return Run(
             self._folder,
             stopped.best_score,
@@ -246,16 +315,25 @@ class _Trainer:
             position.update,
             position.seconds,
             reason,
-            position.finished,
+            finished,
         )
 
     def _descend(self) -> str:
-        """Updates until something ends them; returns what."""
-        position, patience = self._position, self._config.train.patience
+        """Updates until something ends them; returns what.
+
+        All that is decided between two updates is decided before the next one, from what a save holds: so a run that
+        is killed anywhere decides the same when it goes on.
+        """
         losses = tokens = 0.0
         reported, first = time.monotonic(), True  # the first update is told at once: it works
         trimmed = reported
-        while True:
+        while not (reason := self._ended()):
+            if self._validation_due():
+                self._validate()
+                reported, losses, tokens = time.monotonic(), 0.0, 0.0
+                continue
+            if time.monotonic() - self._saved > SAVE_SECONDS:
+                self._save()
             loss, count = self._update(self._next_batch())
             losses, tokens = losses + loss, tokens + count
             now = time.monotonic()
@@ -267,19 +345,20 @@ class _Trainer:
             if now - trimmed >= TRIM_SECONDS:
                 give_back()
                 trimmed = now
-            spent = self._budget_spent()
-            if self._interrupted.is_set():
-                return "interrupted"
-            if not spent and self._validation_due():
-                self._validate()
-                reported, losses, tokens = time.monotonic(), 0.0, 0.0
-                if position.since_best >= patience:
-                    return f"no better dev {self._config.train.dev_metric} for {patience} validations"
-                spent = self._budget_spent()
-            if spent:
-                return spent
-            if now - self._saved > SAVE_SECONDS:
-                self._save()
+            if self._stability.lost:
+                self._go_back()
+        return reason
+
+    def _ended(self) -> str:
+        """What ends training now, in words; empty while it goes on."""
+        position, train = self._position, self._config.train
+        if self._interrupted.is_set():
+            return INTERRUPTED
+        if position.since_best >= train.patience:
+            return f"no better dev {train.dev_metric} for {train.patience} validations"
+        if position.setbacks > SETBACKS:
+            return f"its gradients explode even with a learning rate {1 / position.slower:,.0f} times lower"
+        return self._budget_spent()
 
     def _next_batch(self) -> Batch:
         position = self._position
@@ -293,30 +372,57 @@ class _Trainer:
     def _update(self, batch: Batch) -> tuple[float, int]:
         """One update; returns the batch's loss in nats and its real target tokens."""
         position, config = self._position, self._config
-        rate = learning_rate(config.train, update=position.update, progress=self._budget_share())
+        rate = self._rate()
         self._model.train()
         loss, nats, tokens = batch_loss(
             self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
         )
         loss.backward()
-        norm = self._optimizer.update(rate)
+        norm = self._optimizer.update(rate, most=self._stability.most)
         position.update += 1
-        if not math.isfinite(norm):
+        if fault := self._stability.saw(norm):
             position.skipped += 1
-            self._tell(Warned(position.update, f"update {position.update} skipped: its gradient is not finite"))
+            if position.skipped <= ONE_BY_ONE or position.skipped % 100 == 0:
+                told = f"update {position.update} skipped: {fault}; {position.skipped:,} skipped so far"
+                self._tell(Warned(position.update, told))
             return 0.0, 0
         return nats, tokens
 
-    def _validate(self) -> None:
+    def _rate(self) -> float:
+        share = self._budget_share()
+        usual = learning_rate(self._config.train, update=self._position.update, progress=share)
+        return usual * self._position.slower
+
+    def _go_back(self) -> None:
+        """To the last landmark, with a lower rate; saved at once, so that a run killed now has gone back too."""
+        left, saved_landmark = self._position, self._saved_landmark
+        warnings: list[str] = []
+        self._position = position = self._restored(warnings.append, landmark=True)
+        self._saved_landmark = saved_landmark  # of the state that is in the folder, which may be a later one
+        self._stability.forgive()
+        position.skipped, position.setbacks = left.skipped, left.setbacks + 1
+        position.slower = left.slower * SLOWER
+        told = f"too many updates were skipped: back to update {position.update}, with the learning rate halved"
+        for message in (*warnings, f"{told} ({position.slower:g} of what it would be)"):
+            self._tell(Warned(left.update, message))
+        self._save()
+
+    def _validate(self) -> bool:
+        """Scores the averaged weights and keeps them if they are the best; False if it was interrupted."""
         position, begun = self._position, time.monotonic()
         weights = self._optimizer.averaged()
         if self._averaged is not self._model:
             copy_weights(self._averaged, weights)
         give_back()
-        verdict = validate(self._averaged.eval(), self._prepared, self._config, precision=self._precision)
+        interrupted = self._interrupted.is_set
+        model = self._averaged.eval()
+        try:
+            verdict = validate(model, self._prepared, self._config, precision=self._precision, interrupted=interrupted)
+        except InterruptedValidation:
+            return False
         best = better(verdict.metric, verdict.score, position.best_score)
         if best:
-            position.best_score, position.best_update = verdict.score, position.update
+            position.best_score, position.best_update, position.setbacks = verdict.score, position.update, 0
             checkpoint.save_weights(self._folder, weights)
         warming = position.update <= self._config.train.warmup
         position.since_best = 0 if best or warming else position.since_best + 1
@@ -337,12 +443,15 @@ class _Trainer:
         )
         self._save()
         self._validation_seconds = time.monotonic() - begun
+        return True
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
         give_back()
-        checkpoint.save_state(self._folder, self._model, self._optimizer, self._position)
+        state = self._model, self._optimizer, self._stability, self._position, self._origin
+        checkpoint.save_state(self._folder, *state, keep=self._saved_landmark)
         self._saved = time.monotonic()
+        self._saved_update, self._saved_landmark = self._position.update, self._position.landmark
 
     def _validation_due(self) -> bool:
         train, position = self._config.train, self._position
@@ -419,7 +528,7 @@ class _Trainer:
             epoch=position.epoch + position.index / self._stream.batches_per_epoch,
             loss=loss,
             tokens_per_second=tokens_per_second,
-            learning_rate=learning_rate(train, update=position.update, progress=share),
+            learning_rate=self._rate(),
             seconds=seconds,
             seconds_left=left,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
@@ -428,7 +537,10 @@ class _Trainer:
     def _tell(self, event: Event) -> None:
         files.append_line(self._folder / files.LOG, as_record(event))
         if self._observer is not None:
-            self._observer(event)
+            try:
+                self._observer(event)
+            except OSError:  # the terminal was closed, or a pipe's reader went: that is no reason to lose a training
+                self._observer = None
 
 
 def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
@@ -473,7 +585,7 @@ def batch_loss(
 
 @contextmanager
 def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
+    """An event that Ctrl-C, SIGTERM or a closed terminal (SIGHUP) sets; a second Ctrl-C stops at once."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
@@ -484,7 +596,10 @@ def _interruptible() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         event.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What was ignored before stays ignored: nohup, and jobs in the background of a script.
+    heard = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield event
     finally:
