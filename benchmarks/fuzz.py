@@ -33,7 +33,7 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from antiphon.errors import AntiphonError
 from benchmarks import machine
@@ -450,27 +450,16 @@ def strategies(name: str, seeds: Sequence[bytes]) -> Any:
     encoded = tree.map(lambda value: json.dumps(value).encode())
     if name in ("config", "knobs"):
         groups = {group: field.annotation for group, field in Config.model_fields.items()}
-        choices = {
-            "gru",
-            "none",
-            "additive",
-            "general",
-            "multihead",
-            "copy",
-            "target",
-            "sampled",
-            "constant",
-            "sgd",
-            "muon",
-        }
-        choices |= {"word", "char", "symbol", "unigram", "bpe", "proportional", "bf16", "drop", "accuracy", "bleu"}
-        value = st.one_of(
-            leaf, st.sampled_from(sorted(choices)), st.lists(st.lists(number, min_size=2, max_size=2), max_size=3)
+        held = st.fixed_dictionaries(
+            {
+                group: st.sets(st.sampled_from(sorted(kind.model_fields)), max_size=3).flatmap(
+                    lambda names, kind=kind: st.fixed_dictionaries(
+                        {n: _value(n, kind.model_fields[n], leaf) for n in names}
+                    )
+                )
+                for group, kind in groups.items()
+            }
         )
-        held = {
-            g: st.dictionaries(st.sampled_from(sorted(kind.model_fields)), value, max_size=3)
-            for g, kind in groups.items()
-        }
         small = {"embedding": 4, "hidden": 4, "encoder_layers": 1, "decoder_layers": 1}
 
         def whole(found: dict[str, dict[str, Any]]) -> bytes:
@@ -478,7 +467,7 @@ def strategies(name: str, seeds: Sequence[bytes]) -> Any:
                 found["model"] = {**small, **found["model"]}
             return json.dumps({"antiphon": "0.1.0", **found} if name == "config" else found).encode()
 
-        return st.fixed_dictionaries(held).map(whole)
+        return held.map(whole)
     if name in ("tokenizer", "log", "corpus"):
         lines = [
             json.loads(line)
@@ -505,6 +494,31 @@ def strategies(name: str, seeds: Sequence[bytes]) -> Any:
         )
         return st.lists(values, min_size=1, max_size=9).map(lambda line: "\0".join(line).encode())
     return st.one_of(st.binary(max_size=200), encoded, st.text(max_size=100).map(str.encode))
+
+
+def _value(name: str, knob: Any, odd: Any) -> Any:
+    """What a knob may hold, most of the time."""
+    from hypothesis import strategies as st
+
+    words = _literals(knob.annotation)
+    usual = st.sampled_from(words) if words else None
+    if isinstance(knob.default, bool):
+        usual = st.booleans()
+    elif isinstance(knob.default, tuple):
+        usual = st.tuples(st.floats(0, 0.99), st.floats(0, 0.99)).map(list)
+    elif isinstance(knob.default, float):
+        usual = st.one_of(st.floats(0, 0.99), st.sampled_from([1e-30, 1.0, 50.0, 1e30]))
+    elif usual is None:  # a whole number, or nothing
+        usual = st.one_of(st.integers(1, 40), st.sampled_from([0, -1, 300, 1 << 16, (1 << 16) + 1, 1 << 22, 1 << 62]))
+    if name == "buckets":
+        shape = st.lists(st.integers(1, 9), min_size=2, max_size=2)
+        usual = st.one_of(st.integers(1, 64), st.lists(shape, min_size=1, max_size=3))
+    return st.one_of(usual, usual, usual, usual, usual, usual, usual, odd)
+
+
+def _literals(kind: Any) -> list[str]:
+    held = get_args(kind)
+    return [kind] if isinstance(kind, str) else [word for part in held for word in _literals(part)]
 
 
 # Running.

@@ -161,8 +161,8 @@ class Torture:
                 done, found = os.waitpid(child, os.WNOHANG)
                 status = found if done else None
             if status is None:
-                os.kill(child, signal.SIGKILL)
                 phase = self._phase[0]
+                os.kill(child, signal.SIGKILL)
         if status is None:
             status = os.waitpid(child, 0)[1]
         code = os.waitstatus_to_exitcode(status)
@@ -321,7 +321,7 @@ def slowly(kills: int, seed: int) -> dict[str, Any]:
             return {"skipped": library}
         (Path(name) / "disk").mkdir()
         command = [sys.executable, "-m", "benchmarks.torture", "--disks", "slow", "--kills", str(kills)]
-        command += ["--seed", str(seed)]
+        command += ["--seed", str(seed), "--updates", str(KNOBS["train"]["max_updates"])]
         given = {**os.environ, "LD_PRELOAD": str(library), "TORTURED": f"{name}/disk"}
         done = subprocess.run(command, env=given, stdout=subprocess.PIPE, text=True, check=True)
         return json.loads(done.stdout)["slow"]
@@ -364,8 +364,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="on each disk")
     parser.add_argument("--disks", default="good,slow,full")
     parser.add_argument("--program", type=int, default=0, help="kills of the real program")
+    parser.add_argument("--updates", type=int, default=KNOBS["train"]["max_updates"], help="of a run")
     parser.add_argument("--seed", type=int, default=1)
     asked = parser.parse_args()
+    KNOBS["train"]["max_updates"] = asked.updates
     begun, found = time.monotonic(), {}
     for disk in asked.disks.split(","):
         if disk == "slow" and "TORTURED" not in os.environ:

@@ -551,3 +551,18 @@ def test_when_nothing_helps_it_stops_and_says_why(home, tmp_path, monkeypatch):
     assert f"explode even with a learning rate {2 ** (SETBACKS + 1)} times lower" in run.reason
     assert sum("back to update 10" in message for message in warnings(watcher)) == SETBACKS + 1
     assert antiphon.load(run.folder).predict("a b").text is not None
+
+
+# All at once.
+
+
+def test_killed_at_random_instants_on_three_disks_it_ends_as_if_nobody_had():
+    root = Path(__file__).parents[1]
+    if not (root / "benchmarks").is_dir():
+        pytest.skip("the benchmarks are not here")
+    command = [sys.executable, "-m", "benchmarks.torture", "--kills", "8", "--updates", "60"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout)
+    assert found["good"]["kills"] == 8
+    assert found["good"]["identical"] == found["good"]["runs"] > 0

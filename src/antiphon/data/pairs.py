@@ -87,6 +87,7 @@ class Card:
             tree = json.loads(_read_text(path))
         except (ValueError, RecursionError) as error:
             raise DataError(f"not JSON ({error})", where=str(path), cure="make the folder again or delete it") from None
+        _refuse_half_characters(json.dumps(tree, ensure_ascii=False), str(path))
         if not isinstance(tree, dict) or not isinstance(tree.get("name"), str):
             raise DataError("not a data card (no name)", where=str(path), cure="make the folder again or delete it")
         empty = cls(name="")

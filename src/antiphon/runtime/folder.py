@@ -18,6 +18,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -49,6 +50,8 @@ LARGEST_CONFIG = 1 << 20
 """Bytes beyond which a config.json is taken for an attack."""
 LONGEST_LINE = 1 << 24
 """Bytes beyond which a line of a .jsonl file is none of ours."""
+_OWN = re.compile(rf"(?:source\.|target\.)?{TOKENIZER}|{IDS}/\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
+"""Names that `digests` gives."""
 AGAIN = "copy the folder again or train again"
 
 
@@ -231,6 +234,15 @@ def digests(folder: Path) -> dict[str, str]:
     paths = [folder / name for name in names if (folder / name).is_file()]
     paths += sorted(path for path in (folder / IDS).rglob("*") if path.is_file() and not path.name.startswith("."))
     return {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
+
+
+def sums_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What `digests` said when the run was begun, from the facts of its config.json."""
+    found = facts.get(SUMS)
+    if not isinstance(found, dict):
+        return {}
+    # A stranger's config.json must not send us to read what is no file of the folder's.
+    return {name: str(value) for name, value in found.items() if _OWN.fullmatch(name)}
 
 
 def changed(folder: Path, sums: Mapping[str, str]) -> list[str]:

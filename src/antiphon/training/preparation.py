@@ -49,7 +49,7 @@ class Prepared:
         data, train = self.config.data, self.config.train
         stores = self.train
         if data.subword_dropout:
-            rng = np.random.default_rng((train.seed, epoch))
+            rng = np.random.default_rng((train.seed % 2**64, epoch))
             tokenizers = self.source_tokenizer, self.target_tokenizer
             stores = encode_pairs(
                 self.train_pairs, *tokenizers, self.folder, "epoch", dropout=data.subword_dropout, rng=rng
@@ -94,7 +94,6 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
         files.write_text(folder / files.SOURCE_TOKENIZER, source_tokenizer.to_json())
         files.write_text(folder / files.TARGET_TOKENIZER, target_tokenizer.to_json())
     ids = folder / files.IDS
-    ids.mkdir(exist_ok=True)
     dev = corpus.dev[: config.data.dev_pairs]
     train_store = encode_pairs(corpus.train, source_tokenizer, target_tokenizer, ids, "train")
     dev_store = encode_pairs(dev, source_tokenizer, target_tokenizer, ids, "dev")
@@ -127,7 +126,6 @@ def reopen(
     source_tokenizer, target_tokenizer = files.read_tokenizers(folder)
     ours = {name: sum for name, sum in sums.items() if name.startswith(f"{files.IDS}/")}
     if damaged := files.changed(folder, ours):
-        ids.mkdir(exist_ok=True)
         for pairs, name in ((corpus.train, "train"), (dev, "dev")):
             encode_pairs(pairs, source_tokenizer, target_tokenizer, ids, name)
         if files.changed(folder, ours):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import resource
 import signal
 import threading
@@ -58,6 +59,8 @@ RARELY = 20
 """With a budget of minutes, a validation may take one part in so many of the time: short budgets get few of them."""
 FEWEST_UPDATES = 100
 """Updates between validations of small data, whose epochs are too short to judge."""
+COPIES = 5
+"""Of the weights in memory: themselves, gradient, two moments, average."""
 ONE_BY_ONE = 10
 """Skipped updates that are told one by one; after them only every hundredth."""
 INTERRUPTED = "interrupted"
@@ -117,7 +120,7 @@ def train(
             _write_config(folder, preset, prepared, corpus)
         card, corpus = corpus.card, None  # the texts live on only where training needs them
         # Until here there is nothing to save: a signal ends it at once.
-        with _interruptible() as interrupted:
+        with _interruptible() as interrupted, _memory_told():
             trainer = _Trainer(prepared, folder, card, observer, interrupted, begun)
             trainer.restore(warnings) if resume else trainer.begin()
             return trainer.run()
@@ -177,8 +180,7 @@ def _continued(
             where=str(data),
             cure="give the data it was begun with, or start anew with another --out",
         )
-    found = facts.get(files.SUMS)
-    sums = {name: str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    sums = files.sums_of(facts)
     _refuse_other_tokenizer(folder, sums)
     return config, corpus, sums
 
@@ -232,6 +234,7 @@ class _Trainer:
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
         }
+        _refuse_giant(config, vocabularies)
         self._model = Seq2Seq(config.model, **vocabularies)
         # a second set of weights only where the averaged ones differ from those that are trained
         self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
@@ -541,6 +544,41 @@ class _Trainer:
                 self._observer(event)
             except OSError:  # the terminal was closed, or a pipe's reader went: that is no reason to lose a training
                 self._observer = None
+
+
+def _refuse_giant(config: Config, vocabularies: Mapping[str, int]) -> None:
+    with torch.device("meta"):  # shapes only
+        weights = sum(p.numel() for p in Seq2Seq(config.model, **vocabularies).parameters())
+    needed, held = 4 * COPIES * weights, _physical_memory()
+    if needed > held:
+        raise UsageError(
+            f"a model of {weights:,} weights takes about {needed / 1e9:,.0f} GB to train, this machine has "
+            f"{held / 1e9:,.0f}",
+            where="--model",
+            cure="make it narrower, or the vocabulary smaller",
+        )
+
+
+def _physical_memory() -> float:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # another system: it will tell by itself
+        return math.inf
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """A batch that does not fit becomes a UsageError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise UsageError(
+            "not enough memory for a batch",
+            where="--train.batch_tokens",
+            cure="smaller batches or a smaller model; what was saved before is kept",
+        ) from None
 
 
 def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
