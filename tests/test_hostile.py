@@ -61,6 +61,21 @@ def test_a_preset_that_python_will_not_read(tmp_path, value):
 
 
 @pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train = 3", r"train is no table of knobs, .*a\.toml; write \[train\]"),
+        (f"[train]\nseed = 0x{'f' * 5000}", r"train\.seed.*too large to show"),
+        (f"[train]\nseed = '{'s' * 5000}'", r"train\.seed.*…"),
+    ],
+    ids=["no table", "hexadecimal", "long text"],
+)
+def test_a_preset_of_the_wrong_kind(tmp_path, text, message):
+    (tmp_path / "a.toml").write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load_config(str(tmp_path / "a.toml"), {"train": {"max_updates": 3}})
+
+
+@pytest.mark.parametrize(
     ("card", "message"),
     [
         ('{"name": "x", "note": "\\ud800"}', "half of a surrogate pair"),

@@ -18,13 +18,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from antiphon.errors import UsageError
 
-TokenizerKind = Literal["word", "bpe", "unigram", "char", "symbol"]
+TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
 Width = Annotated[int, Field(ge=1, le=1 << 16)]
 Layers = Annotated[int, Field(ge=1, le=64)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+
+
+BUDGETS = frozenset(("minutes", "max_updates", "epochs"))
+"""Knobs of [train] that say how much training there is."""
 
 
 class _Group(BaseModel):
@@ -35,7 +39,8 @@ class DataConfig(_Group):
     """From text to batches of one static shape per bucket."""
 
     tokenizer: TokenizerKind = "bpe"
-    """How source text becomes tokens: words, subwords (bpe, unigram), characters, or space-separated symbols."""
+    """How source text becomes tokens: words, subwords (bpe, unigram), characters, characters
+    beside features such as V;PST;3;SG (tagged), or space-separated symbols."""
     target_tokenizer: TokenizerKind | None = None
     """The same for the target; None: as the source."""
     share_vocabulary: bool = True
@@ -84,7 +89,7 @@ class ModelConfig(_Group):
     """RNN layers in the decoder."""
     bidirectional: bool = True
     """The encoder reads both ways; the memory is then 2 H wide."""
-    attention: Literal["none", "additive", "dot", "general", "multihead"] = "dot"
+    attention: Literal["none", "additive", "dot", "general", "multihead"] = "multihead"
     """none: the fixed-vector model. additive: Bahdanau et al. 2015. dot, general: Luong et al. 2015. multihead:
     Vaswani et al. 2017."""
     heads: Width = 4
@@ -102,6 +107,9 @@ class ModelConfig(_Group):
     """Add a layer's input to its output where widths agree."""
     layer_norm: bool = False
     """Layer normalisation of every RNN layer's output."""
+    features: Literal["norm", "tanh"] = "norm"
+    """From state and context to the softmax: a linear layer, then layer normalisation (learns in fewer updates) or tanh
+    (Luong et al. 2015, equation 5)."""
     dropout: Share = 0.2
     """Chance of dropping a unit, the same one at every time step (Gal & Ghahramani 2016): embeddings, between
     layers, features."""
@@ -130,7 +138,10 @@ class TrainConfig(_Group):
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget; the learning rate reaches zero at its end. None: until the dev score stops improving."""
     max_updates: Count | None = None
-    """Most updates; the learning rate reaches zero there. Given alone, it replaces a preset's ``minutes``."""
+    """Most updates; the learning rate reaches zero there."""
+    epochs: Count | None = None
+    """Most times through the data; the learning rate reaches zero there. A budget that you give (minutes, updates,
+    epochs) takes the place of the preset's."""
     patience: Count = 6
     """Validations without a better dev score before training stops by itself."""
     optimizer: Literal["adam", "muon", "sgd"] = "adam"
@@ -247,12 +258,16 @@ def load_config(preset: str | None = None, overrides: Mapping[str, Mapping[str, 
     where = ""
     if preset is not None:
         tree, where = _read_preset(preset)
-    for group, values in (overrides or {}).items():
-        tree.setdefault(group, {}).update(values)
-    asked = (overrides or {}).get("train", {})
-    if "max_updates" in asked and "minutes" not in asked:
-        tree["train"].pop("minutes", None)  # a budget of updates replaces a preset's budget of minutes
+    override(tree, overrides or {})
     return parse_config(tree, where=where)
+
+
+def override(tree: dict[str, dict[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Puts knobs over those of a preset; a budget takes the place of the budgets that stand there."""
+    if not BUDGETS.isdisjoint(values.get("train", {})):
+        tree["train"] = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGETS}
+    for group, given in values.items():
+        tree.setdefault(group, {}).update(given)
 
 
 def parse_config(tree: Mapping[str, Any], *, where: str = "") -> Config:
@@ -278,9 +293,13 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
             raise UsageError(f'no preset "{preset}"', where="--preset", cure=cure)
         text = (resources.files("antiphon.presets") / f"{preset}.toml").read_text(encoding="utf-8")
     try:
-        return tomllib.loads(text), preset
+        tree = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, nested too deep, or a number of thousands of digits
         raise UsageError(f"not TOML: {error}", where=preset, cure="see docs/concepts.md for the form") from None
+    for group in Config.model_fields.keys() & tree.keys():
+        if not isinstance(tree[group], dict):
+            raise UsageError(f"{group} is no table of knobs", where=preset, cure=f"write [{group}] above its knobs")
+    return tree, preset
 
 
 def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
@@ -295,7 +314,15 @@ def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
         cure = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
         return UsageError(f"unknown knob {key}", where=where, cure=cure)
     message = fault["msg"].removeprefix("Value error, ")
-    got = f" (got {json.dumps(fault['input'], default=str)})"
+    got = f" (got {_written(fault['input'])})"
     if fault["type"] == "value_error":  # knobs that do not go together; the sentence names them
         return UsageError(message, where=where, cure="change one of them")
     return UsageError(f"{key}: {message}{got}", where=where, cure="see antiphon train --help")
+
+
+def _written(value: Any) -> str:
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # Python does not write numbers of thousands of digits
+        return "something too large to show"
+    return text if len(text) <= 200 else f"{text[:199]}…"

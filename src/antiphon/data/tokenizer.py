@@ -5,6 +5,7 @@
     bpe       ▁I ▁don't .            exactly the normalised text
     unigram   ▁I ▁don 't .           exactly the normalised text
     char      I ␣ d o n ' t .        exactly the normalised text
+    tagged    I ␣ d o n ' t .        exactly the normalised text; of "V;PST;3;SG walk" V PST 3 SG are one token each
     symbol    I don't.               the symbols, joined by spaces (phones, text tokenised elsewhere)
 
 Byte-pair encoding and the unigram model are learnt and applied by the ``tokenizers`` library; what surrounds them
@@ -54,7 +55,7 @@ class Tokenizer:
     """Text ↔ ids. Made by `train`, `from_json` or `load`.
 
     Args:
-        kind: word, bpe, unigram, char or symbol.
+        kind: word, bpe, unigram, char, tagged or symbol.
         tokens: the vocabulary after the specials: ``tokens[i]`` has id ``i + 5``.
         lower: lower-case first.
         digits: write every digit as # first.
@@ -107,7 +108,7 @@ class Tokenizer:
             texts: gone through once.
             kind: see the module's head. bpe: Sennrich et al. 2016; unigram: Kudo 2018.
             vocabulary: most tokens, the five specials counted; small data gives fewer.
-            min_count: (word, char, symbol) rarer tokens become UNK.
+            min_count: (word, char, tagged, symbol) rarer tokens become UNK.
             lower: lower-case first.
             digits: write every digit as # first.
 
@@ -127,7 +128,10 @@ class Tokenizer:
         counts: Counter[str] = Counter()
         for text in texts:
             for part in _parts(text, kind, lower, digits):
-                counts.update(cut(part))
+                tokens = cut(part)
+                counts.update(tokens)
+                if kind == "tagged":  # a tag that is not known is spelt
+                    counts.update(set("".join(token for token in tokens if len(token) > 1)))
         if not counts:
             raise DataError("there is no text to learn a vocabulary from")
         if kind == "bpe":
@@ -158,6 +162,8 @@ class Tokenizer:
         parts = [self._parts(text) for text in texts]
         if self.kind in _CUTS:
             cut, table = _CUTS[self.kind], self._ids
+            if self.kind == "tagged":
+                cut = self._cut_tagged
             return [_joined([[table.get(token, UNK) for token in cut(part)] for part in each]) for each in parts]
         words = [[_cut_subwords(part) for part in each] for each in parts]
         known = self._segment(itertools.chain.from_iterable(itertools.chain.from_iterable(words)))
@@ -341,6 +347,10 @@ class Tokenizer:
     def _parts(self, text: str) -> list[str]:
         return _parts(text, self.kind, self.lower, self.digits)
 
+    def _cut_tagged(self, text: str) -> list[str]:
+        """Tags of the vocabulary whole, the others spelt."""
+        return [piece for token in _cut_tagged(text) for piece in ([token] if token in self._ids else token)]
+
     def _segment(self, units: Iterable[str]) -> dict[str, list[int]]:
         """Subword ids of at least these words."""
         assert self._library is not None
@@ -453,6 +463,8 @@ _WORD_UNIT = re.compile(
     rf"|'(?:s|m|re|ve|ll|d)(?!{_W})"  # the same, set apart by a tokenizer before us
     r"|\.{2,}|-{2,}|\S"
 )
+BUNDLE = re.compile(r"(?<!\S)[^\s;]+(?:;[^\s;]+)+(?!\S)")
+"""Features joined by semicolons, as UniMorph and SIGMORPHON write them."""
 _HYPHEN = re.compile(rf"(?<={_W})-(?={_W})")  # becomes @-@, as in Moses, to tell it from a dash
 _NO_SPACE_BEFORE = frozenset((*".,!?;:)]}%…»、。，！？；：", "...", "n't"))
 _NO_SPACE_AFTER = frozenset("([{$£€¿¡«")
@@ -501,7 +513,23 @@ def _cut_symbols(text: str) -> list[str]:
     return text.split()
 
 
-_CUTS: dict[str, Callable[[str], list[str]]] = {"word": _cut_words, "char": list, "symbol": _cut_symbols}
+def _cut_tagged(text: str) -> list[str]:
+    """Characters, but the parts of a bundle of features are one token each."""
+    tokens: list[str] = []
+    end = 0
+    for bundle in BUNDLE.finditer(text):
+        tokens += text[end : bundle.start()]
+        tokens += re.split("(;)", bundle.group())
+        end = bundle.end()
+    return tokens + list(text[end:])
+
+
+_CUTS: dict[str, Callable[[str], list[str]]] = {
+    "word": _cut_words,
+    "char": list,
+    "tagged": _cut_tagged,
+    "symbol": _cut_symbols,
+}
 
 
 def _write_words(tokens: Sequence[str]) -> str:
@@ -542,6 +570,7 @@ _WRITE: dict[str, Callable[[Sequence[str]], str]] = {
     "bpe": _write_subwords,
     "unigram": _write_subwords,
     "char": "".join,
+    "tagged": "".join,
     "symbol": " ".join,
 }
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from antiphon.config import Config
+from antiphon.config import BUDGETS, Config
 from antiphon.errors import FolderError
 from antiphon.nn.engine import check_weights, copy_weights
 from antiphon.nn.kernels import missing
@@ -31,7 +31,7 @@ from antiphon.version import VERSION
 
 _T = TypeVar("_T", "Position", "Origin")
 
-RESUMABLE = {"minutes", "max_updates", "patience", "validate_every", "threads"}
+RESUMABLE = BUDGETS | {"patience", "validate_every", "threads"}
 """Knobs of [train] that may change when a run goes on."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -105,16 +105,13 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     )
 
 
-def reopen(
-    corpus: Corpus, config: Config, folder: Path, *, sums: Mapping[str, str], warn: Callable[[str], None]
-) -> Prepared:
+def reopen(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str], None]) -> Prepared:
     """What `prepare` left in the folder; ids that are missing or damaged are made again.
 
     Args:
         corpus: the one it was prepared from.
         config: the run's.
         folder: the run folder.
-        sums: what the ids' files were when they were made (`folder.digests`).
         warn: told, in a sentence, of ids that had to be made again.
 
     Raises:
@@ -124,7 +121,8 @@ def reopen(
     ids = folder / files.IDS
     dev = corpus.dev[: config.data.dev_pairs]
     source_tokenizer, target_tokenizer = files.read_tokenizers(folder)
-    ours = {name: sum for name, sum in sums.items() if name.startswith(f"{files.IDS}/")}
+    _, facts = files.read_config(folder)
+    ours = {name: sha256 for name, sha256 in files.sums_of(facts).items() if name.startswith(f"{files.IDS}/")}
     if damaged := files.changed(folder, ours):
         for pairs, name in ((corpus.train, "train"), (dev, "dev")):
             encode_pairs(pairs, source_tokenizer, target_tokenizer, ids, name)

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from antiphon.config import Config, load_config
+from antiphon.config import BUDGETS, Config, load_config, override
+from antiphon.data.automatic import AUTO, settle
 from antiphon.data.batches import Batch
 from antiphon.data.pairs import Card, Corpus, read_corpus
 from antiphon.errors import FolderError, UsageError
@@ -93,7 +94,7 @@ def train(
     Args:
         data: a TSV, ``src.txt,tgt.txt``, .jsonl or .dialogue file, or a folder made by ``antiphon data``.
         out: the run folder to make, or to go on with.
-        preset: where the knobs start from.
+        preset: where the knobs start from; None or ``auto``: from what the pairs say.
         overrides: knobs by group, ``{"train": {"minutes": 5}}``.
         resume: go on with ``out`` where it stopped.
         observer: called with every event.
@@ -103,8 +104,8 @@ def train(
     """
     begun = time.monotonic()
     folder = Path(out)
-    start = _continued if resume else _begun
-    config, corpus, sums = start(data, folder, preset, overrides)
+    begin = _continued if resume else _begun
+    config, corpus, reason = begin(data, folder, preset, overrides)
     with files.locked(folder):
         if config.train.threads:
             torch.set_num_threads(config.train.threads)
@@ -112,34 +113,35 @@ def train(
         keep()
         warnings: list[str] = []
         if resume:
-            prepared = reopen(corpus, config, folder, sums=sums, warn=warnings.append)
+            prepared = reopen(corpus, config, folder, warn=warnings.append)
         else:
             _refuse_taken(folder)  # again: another process may have trained here while we read
             files.cleared(folder)
             prepared = prepare(corpus, config, folder)
-            _write_config(folder, preset, prepared, corpus)
+            _write_config(folder, preset or AUTO, prepared, corpus)
         card, corpus = corpus.card, None  # the texts live on only where training needs them
         # Until here there is nothing to save: a signal ends it at once.
         with _interruptible() as interrupted, _memory_told():
-            trainer = _Trainer(prepared, folder, card, observer, interrupted, begun)
+            trainer = _Trainer(prepared, folder, card, observer, interrupted, begun, reason)
             trainer.restore(warnings) if resume else trainer.begin()
             return trainer.run()
 
 
 def _begun(
     data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, dict[str, str]]:
-    """A new run: its knobs and its corpus, no sums yet; the folder is made last, when both are known to be good."""
+) -> tuple[Config, Corpus, str]:
+    """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
     _refuse_taken(folder)
     config = load_config(preset, overrides)
     corpus = _read(data, config)
+    config, reason = settle(corpus.train, preset, overrides or {})
     if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
         config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
-    return config, corpus, {}
+    return config, corpus, reason
 
 
 def _refuse_taken(folder: Path) -> None:
@@ -150,8 +152,8 @@ def _refuse_taken(folder: Path) -> None:
 
 def _continued(
     data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, dict[str, str]]:
-    """A run that goes on: its own knobs, but for those that may change, its own data, and the sums of its files."""
+) -> tuple[Config, Corpus, str]:
+    """A run that goes on: its own knobs, but for those that may change, and its own data; nothing is chosen anew."""
     if not files.resumable(folder):
         raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
     config, facts = files.read_config(folder)
@@ -167,7 +169,7 @@ def _continued(
                 where = f"--{group}.{key}"
                 raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
     tree = config.model_dump()
-    tree["train"].update(free)
+    override(tree, {"train": free})
     config = Config.model_validate(tree)
     corpus = _read(data, config)
     if corpus.fingerprint != facts.get("fingerprint"):
@@ -180,9 +182,8 @@ def _continued(
             where=str(data),
             cure="give the data it was begun with, or start anew with another --out",
         )
-    sums = files.sums_of(facts)
-    _refuse_other_tokenizer(folder, sums)
-    return config, corpus, sums
+    _refuse_other_tokenizer(folder, files.sums_of(facts))
+    return config, corpus, ""
 
 
 def _refuse_other_tokenizer(folder: Path, sums: Mapping[str, str]) -> None:
@@ -226,10 +227,11 @@ class _Trainer:
         observer: Observer | None,
         interrupted: threading.Event,
         begun: float,
+        reason: str,
     ) -> None:
         config = prepared.config
         self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
-        self._observer, self._interrupted, self._begun = observer, interrupted, begun
+        self._observer, self._interrupted, self._begun, self._reason = observer, interrupted, begun, reason
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
@@ -467,8 +469,9 @@ class _Trainer:
                 return False
             if waited >= 6 * train.minutes:
                 return True
-        tenth = math.ceil(train.max_updates / 10) if train.max_updates else math.inf
-        return since >= min(max(self._stream.batches_per_epoch, FEWEST_UPDATES), tenth)
+        epoch = self._stream.batches_per_epoch
+        budget = min(train.max_updates or math.inf, (train.epochs or math.inf) * epoch)
+        return since >= min(max(epoch, FEWEST_UPDATES), math.ceil(budget / 10) if budget < math.inf else math.inf)
 
     def _seconds(self) -> float:
         return self._seconds_before + time.monotonic() - self._begun
@@ -480,15 +483,22 @@ class _Trainer:
             shares.append(self._seconds() / (60 * train.minutes))
         if train.max_updates:
             shares.append(self._position.update / train.max_updates)
+        if train.epochs:
+            shares.append(self._epochs() / train.epochs)
         return max(shares, default=None)
 
     def _budget_spent(self) -> str:
         train = self._config.train
         if train.max_updates and self._position.update >= train.max_updates:
             return f"all of its {train.max_updates:,} updates are done"
+        if train.epochs and self._epochs() >= train.epochs:
+            return f"all of its {train.epochs:,} epochs are done"
         if train.minutes and self._seconds() >= 60 * train.minutes:
             return f"its {train.minutes:g} minutes are over"
         return ""
+
+    def _epochs(self) -> float:
+        return self._position.epoch + self._position.index / self._stream.batches_per_epoch
 
     def _stops(self) -> str:
         train = self._config.train
@@ -497,6 +507,8 @@ class _Trainer:
             ends.insert(0, f"after {train.minutes:g} minutes")
         if train.max_updates:
             ends.insert(0, f"after {train.max_updates:,} updates")
+        if train.epochs:
+            ends.insert(0, f"after {train.epochs:,} epochs")
         return " or ".join(ends)
 
     def _started(self) -> Started:
@@ -517,6 +529,7 @@ class _Trainer:
             precision=self._precision,
             threads=torch.get_num_threads(),
             stops=self._stops(),
+            chosen=self._reason,
         )
 
     def _progress(self, loss: float, tokens_per_second: float) -> Progress:
@@ -528,7 +541,7 @@ class _Trainer:
             left = 60 * train.minutes - seconds if train.minutes else used / max(share, 1e-9) * (1 - share)
         return Progress(
             update=position.update,
-            epoch=position.epoch + position.index / self._stream.batches_per_epoch,
+            epoch=self._epochs(),
             loss=loss,
             tokens_per_second=tokens_per_second,
             learning_rate=self._rate(),
