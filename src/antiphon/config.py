@@ -167,7 +167,9 @@ class TrainConfig(_Group):
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """Number format of matrix products; auto: bf16 where this CPU does it fast."""
     threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; None: all cores."""
+    """CPU threads; None: all cores, shared evenly by the processes that a launcher started on this machine."""
+    link_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Several processes: longest wait for another's answer before training ends with an error."""
 
 
 class SearchConfig(_Group):

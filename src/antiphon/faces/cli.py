@@ -178,6 +178,8 @@ def train(
 
     with TrainingScreen() as screen:
         run = antiphon.train(pairs, out, preset=preset, resume=resume, observer=screen, knobs=knobs)
+    if os.environ.get("RANK", "0") != "0":  # of the processes that a launcher started, the first one speaks
+        return 0 if run.finished else 130
     try:
         inspection.save_curve(run.folder)
     except AntiphonError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from antiphon.config import Config, DataConfig, TokenizerKind
+from antiphon.config import Config, DataConfig, TokenizerKind, TrainConfig
 from antiphon.data.batches import BatchStream, Order
 from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.pairs import Corpus, Pair
@@ -32,6 +32,8 @@ class Prepared:
     """Kept for subword dropout, which needs the texts anew at every epoch; else empty."""
     dev_pairs: list[Pair]
     folder: Path
+    part: tuple[int, int] = (0, 1)
+    """Which rows of every training batch are this process's (`BatchStream`)."""
 
     @property
     def rows(self) -> list[int]:
@@ -53,13 +55,13 @@ class Prepared:
             stores = encode_pairs(
                 self.train_pairs, *tokenizers, self.folder, "epoch", dropout=data.subword_dropout, rng=rng
             )
-        return self._stream(stores, train.order)
+        return self._stream(stores, train.order, self.part)
 
     def dev_stream(self) -> BatchStream:
         """The dev batches."""
-        return self._stream(self.dev, "shuffled")
+        return self._stream(self.dev, "shuffled", (0, 1))
 
-    def _stream(self, stores: tuple[Store, Store], order: Order) -> BatchStream:
+    def _stream(self, stores: tuple[Store, Store], order: Order, part: tuple[int, int]) -> BatchStream:
         data, train = self.config.data, self.config.train
         return BatchStream(
             *stores,
@@ -69,6 +71,7 @@ class Prepared:
             reverse_source=data.reverse_source,
             too_long=data.too_long,
             seed=train.seed,
+            part=part,
         )
 
     def target_counts(self) -> np.ndarray:
@@ -117,6 +120,23 @@ def reopen(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     return Prepared(
         config, source_tokenizer, target_tokenizer, plan, train, dev_stores, _texts(corpus, config), dev, ids
     )
+
+
+def follow(folder: Path, *, free: TrainConfig) -> Prepared:
+    """What another process prepared or reopened there, for one that neither validates nor reads texts.
+
+    Args:
+        folder: the run's.
+        free: the knobs of [train] that hold now; a run that goes on may have changed some of them.
+
+    Raises:
+        FolderError: it is not there, or damaged.
+    """
+    if not (folder / files.CONFIG).is_file():
+        cure = "put --out on a file system that all machines of the run share"
+        raise FolderError("this process does not see the run folder", where=str(folder), cure=cure)
+    config, _ = files.read_config(folder)
+    return reopen(Corpus([], [], [], None, ""), config.model_copy(update={"train": free}), folder)
 
 
 def _texts(corpus: Corpus, config: Config) -> list[Pair]:

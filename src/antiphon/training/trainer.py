@@ -9,8 +9,8 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from antiphon.config import Config, load_config
 from antiphon.data.batches import Batch
 from antiphon.data.pairs import Card, Corpus, read_corpus
-from antiphon.errors import FolderError, UsageError
+from antiphon.errors import FolderError, LinkError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.kernels import missing
 from antiphon.nn.seq2seq import Seq2Seq
@@ -29,13 +29,14 @@ from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
 from antiphon.training.checkpoint import Position
+from antiphon.training.distributed import Peers, joined
 from antiphon.training.memory import give_back, keep
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
-from antiphon.training.preparation import Prepared, prepare, reopen, unknown_share
+from antiphon.training.preparation import Prepared, follow, prepare, reopen, unknown_share
 from antiphon.training.progress import Event, Observer, Progress, Started, Stopped, Validated, Warned, as_record
 from antiphon.training.schedule import learning_rate
-from antiphon.training.validation import better, validate
+from antiphon.training.validation import Verdict, better, validate
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
@@ -47,7 +48,7 @@ RARELY = 20
 """With a budget of minutes, a validation may take one part in so many of the time: short budgets get few of them."""
 FEWEST_UPDATES = 100
 """Updates between validations of small data, whose epochs are too short to judge."""
-RESUMABLE = {"minutes", "max_updates", "patience", "validate_every", "threads"}
+RESUMABLE = {"minutes", "max_updates", "patience", "validate_every", "threads", "link_seconds"}
 """Knobs of [train] that may change when a run goes on."""
 
 
@@ -88,47 +89,60 @@ def train(
     """
     begun = time.monotonic()
     folder = Path(out)
-    config, corpus = _continued(data, folder, preset, overrides) if resume else _begun(data, folder, preset, overrides)
-    with files.locked(folder), _interruptible() as interrupted:
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
+    config, facts = _asked_again(folder, preset, overrides) if resume else (load_config(preset, overrides), {})
+    with joined(config.train.link_seconds, begun) as peers, ExitStack() as held:
+        interrupted = held.enter_context(_interruptible(alone=peers.size == 1))
         torch.manual_seed(config.train.seed)
         keep()
-        if resume:
-            prepared = reopen(corpus, config, folder)
-        else:
-            prepared = prepare(corpus, config, folder)
-            _write_config(folder, preset, prepared, corpus)
-        card, corpus = corpus.card, None  # the texts live on only where training needs them
-        trainer = _Trainer(prepared, folder, card, observer, interrupted, begun)
+        found: list[tuple[Prepared, Card | None]] = []
+
+        def ready() -> None:
+            if resume:
+                corpus = _again(data, config, facts)
+                held.enter_context(files.locked(folder))
+                prepared = reopen(corpus, config, folder)
+            else:
+                corpus = _begun(data, folder, config)
+                held.enter_context(files.locked(folder))
+                prepared = prepare(corpus, _with_context(config, corpus, overrides), folder)
+                _write_config(folder, preset, prepared, corpus)
+            found.append((prepared, corpus.card))
+
+        peers.lead(ready)
+        prepared, card = found[0] if peers.leads else (follow(folder, free=config.train), None)
+        if config.train.threads or peers.size > 1:
+            torch.set_num_threads(config.train.threads or peers.threads())
+        trainer = _Trainer(prepared, folder, card, observer, interrupted, peers)
         if resume:
             trainer.restore()
         return trainer.run()
 
 
-def _begun(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus]:
-    """A new run: its knobs and its corpus; the folder is made last, when both are known to be good."""
+def _begun(data: str | Path, folder: Path, config: Config) -> Corpus:
+    """A new run's corpus; the folder is made last, when the data are known to be good."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         resumable = (folder / files.STATE).exists()
         cure = "go on with --resume, or choose another --out" if resumable else "choose another --out"
         raise FolderError("the folder exists already", where=str(folder), cure=cure)
-    config = load_config(preset, overrides)
     corpus = _read(data, config)
-    if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
-        config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
-    return config, corpus
+    return corpus
 
 
-def _continued(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus]:
-    """A run that goes on: its own knobs, but for those that may change, and its own data."""
+def _with_context(config: Config, corpus: Corpus, overrides: Mapping[str, Mapping[str, Any]] | None) -> Config:
+    """A corpus whose sources hold earlier turns already says how many the model is to be given."""
+    if corpus.card is None or "context" in (overrides or {}).get("data", {}):
+        return config
+    return config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
+
+
+def _asked_again(
+    folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, dict[str, Any]]:
+    """A run that goes on: its own knobs, but for those that may change, and its facts."""
     if not (folder / files.STATE).exists():
         raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
     config, facts = files.read_config(folder)
@@ -145,12 +159,16 @@ def _continued(
                 raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
     tree = config.model_dump()
     tree["train"].update(free)
-    config = Config.model_validate(tree)
+    return Config.model_validate(tree), facts
+
+
+def _again(data: str | Path, config: Config, facts: Mapping[str, Any]) -> Corpus:
+    """The data of a run that goes on, if they are what they were."""
     corpus = _read(data, config)
     if corpus.fingerprint != facts.get("fingerprint"):
         cure = "give the data it was begun with, or start anew with another --out"
         raise FolderError("the data is not what this run was begun with", where=str(data), cure=cure)
-    return config, corpus
+    return corpus
 
 
 def _read(data: str | Path, config: Config) -> Corpus:
@@ -182,11 +200,11 @@ class _Trainer:
         card: Card | None,
         observer: Observer | None,
         interrupted: threading.Event,
-        begun: float,
+        peers: Peers,
     ) -> None:
-        config = prepared.config
+        config, prepared = prepared.config, replace(prepared, part=(peers.rank, peers.size))
         self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
-        self._observer, self._interrupted, self._begun = observer, interrupted, begun
+        self._observer, self._interrupted, self._peers = observer, interrupted, peers
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
@@ -194,13 +212,15 @@ class _Trainer:
         self._model = Seq2Seq(config.model, **vocabularies)
         # a second set of weights only where the averaged ones differ from those that are trained
         self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
+        sparse = self._model.sparse_parameters()
+        self._gradients = [p for p in self._model.parameters() if not any(p is table for table in sparse)], sparse
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
         self._position = Position()
         self._seconds_before = 0.0
         self._stream = prepared.stream(0)
-        self._saved = begun
+        self._saved = 0.0  # seconds of this sitting
         self._validation_seconds = 0.0  # of the last one
 
     def restore(self) -> None:
@@ -209,6 +229,8 @@ class _Trainer:
         self._seconds_before = self._position.seconds
         self._position.finished = False
         self._stream = self._prepared.stream(self._position.epoch)
+        if not self._peers.leads:
+            return
         log = self._folder / files.LOG
         kept = [
             r for r in files.read_lines(log) if r.get("update", 0) <= self._position.update and r["event"] != "stopped"
@@ -218,11 +240,18 @@ class _Trainer:
             files.append_line(log, record)
 
     def run(self) -> Run:
-        self._tell(self._started())
+        self._peers.align(list(self._model.parameters()))
+        if self._peers.leads:
+            self._tell(self._started())
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
-        reason = self._budget_spent() or self._descend()
         position = self._position
+        try:
+            reason = self._budget_spent() or self._descend()
+        except LinkError:
+            if self._peers.leads:  # the update that failed changed nothing: what was done before it is kept
+                checkpoint.save_state(self._folder, self._model, self._optimizer, position)
+            raise
         position.finished = not self._interrupted.is_set()
         if position.finished and position.validated_update != position.update:
             self._validate()
@@ -238,7 +267,8 @@ class _Trainer:
             folder=str(self._folder),
         )
         self._tell(stopped)
-        write_card(self._folder, self._config, self._card, len(self._prepared.train[0]), stopped)
+        if self._peers.leads:
+            write_card(self._folder, self._config, self._card, len(self._prepared.train[0]), stopped)
         return Run(
             self._folder,
             stopped.best_score,
@@ -256,7 +286,7 @@ class _Trainer:
         reported, first = time.monotonic(), True  # the first update is told at once: it works
         trimmed = reported
         while True:
-            loss, count = self._update(self._next_batch())
+            loss, count = self._update()
             losses, tokens = losses + loss, tokens + count
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS or first:
@@ -278,7 +308,7 @@ class _Trainer:
                 spent = self._budget_spent()
             if spent:
                 return spent
-            if now - self._saved > SAVE_SECONDS:
+            if self._peers.seconds - self._saved > SAVE_SECONDS:
                 self._save()
 
     def _next_batch(self) -> Batch:
@@ -286,63 +316,83 @@ class _Trainer:
         if position.index >= self._stream.batches_per_epoch:
             position.epoch, position.index = position.epoch + 1, 0
             self._stream = self._prepared.stream(position.epoch)
-        batch = self._stream.batch(position.epoch, position.index)
-        position.index += 1
-        return batch
+        return self._stream.batch(position.epoch, position.index)
 
-    def _update(self, batch: Batch) -> tuple[float, int]:
+    def _update(self) -> tuple[float, int]:
         """One update; returns the batch's loss in nats and its real target tokens."""
-        position, config = self._position, self._config
-        rate = learning_rate(config.train, update=position.update, progress=self._budget_share())
+        position, config, peers = self._position, self._config, self._peers
+        batch = self._next_batch()
         self._model.train()
-        loss, nats, tokens = batch_loss(
-            self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
-        )
-        loss.backward()
+        if peers.size > 1:  # whoever runs it later, and with whom: each process has its own numbers at each update
+            torch.manual_seed(hash((config.train.seed, position.update, peers.rank)))
+        nats = 0.0
+        if batch.rows:  # a batch of few rows may leave nothing for this process
+            loss, nats, _ = batch_loss(
+                self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
+            )
+            loss.backward()
+        nats, interrupts = peers.sum_gradients(*self._gradients, nats, float(self._interrupted.is_set()))
+        if interrupts:
+            self._interrupted.set()
+        rate = learning_rate(config.train, update=position.update, progress=self._budget_share())
         norm = self._optimizer.update(rate)
-        position.update += 1
+        position.update, position.index = position.update + 1, position.index + 1
         if not math.isfinite(norm):
             position.skipped += 1
             self._tell(Warned(position.update, f"update {position.update} skipped: its gradient is not finite"))
             return 0.0, 0
-        return nats, tokens
+        return nats, batch.tokens
 
     def _validate(self) -> None:
-        position, begun = self._position, time.monotonic()
-        weights = self._optimizer.averaged()
-        if self._averaged is not self._model:
-            copy_weights(self._averaged, weights)
-        give_back()
-        verdict = validate(self._averaged.eval(), self._prepared, self._config, precision=self._precision)
-        best = better(verdict.metric, verdict.score, position.best_score)
+        position, begun, metric = self._position, self._seconds(), self._config.train.dev_metric
+        verdicts: list[Verdict] = []
+
+        def judged() -> float:
+            weights = self._optimizer.averaged()
+            if self._averaged is not self._model:
+                copy_weights(self._averaged, weights)
+            give_back()
+            verdict = validate(self._averaged.eval(), self._prepared, self._config, precision=self._precision)
+            verdicts.append(verdict)
+            if better(metric, verdict.score, position.best_score):
+                checkpoint.save_weights(self._folder, weights)
+            return verdict.score
+
+        score = self._peers.lead(judged)
+        best = better(metric, score, position.best_score)
         if best:
-            position.best_score, position.best_update = verdict.score, position.update
-            checkpoint.save_weights(self._folder, weights)
+            position.best_score, position.best_update = score, position.update
         warming = position.update <= self._config.train.warmup
         position.since_best = 0 if best or warming else position.since_best + 1
         position.validated_update, position.validated_seconds = position.update, self._seconds()
-        self._tell(
-            Validated(
-                update=position.update,
-                seconds=position.validated_seconds,
-                dev_loss=verdict.loss,
-                metric=verdict.metric,
-                score=verdict.score,
-                best=best,
-                since_best=position.since_best,
-                bucket_losses=verdict.bucket_losses,
-                samples=verdict.samples,
-                dominating=verdict.dominating,
+        for verdict in verdicts:  # the leader's
+            self._tell(
+                Validated(
+                    update=position.update,
+                    seconds=position.validated_seconds,
+                    dev_loss=verdict.loss,
+                    metric=metric,
+                    score=score,
+                    best=best,
+                    since_best=position.since_best,
+                    bucket_losses=verdict.bucket_losses,
+                    samples=verdict.samples,
+                    dominating=verdict.dominating,
+                )
             )
-        )
         self._save()
-        self._validation_seconds = time.monotonic() - begun
+        self._peers.align(list(self._model.parameters()))  # processors of different make may differ in a last bit
+        self._validation_seconds = self._seconds() - begun
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
-        give_back()
-        checkpoint.save_state(self._folder, self._model, self._optimizer, self._position)
-        self._saved = time.monotonic()
+
+        def write() -> None:
+            give_back()
+            checkpoint.save_state(self._folder, self._model, self._optimizer, self._position)
+
+        self._peers.lead(write)
+        self._saved = self._peers.seconds
 
     def _validation_due(self) -> bool:
         train, position = self._config.train, self._position
@@ -359,7 +409,7 @@ class _Trainer:
         return since >= min(max(self._stream.batches_per_epoch, FEWEST_UPDATES), tenth)
 
     def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._begun
+        return self._seconds_before + self._peers.seconds
 
     def _budget_share(self) -> float | None:
         train = self._config.train
@@ -426,6 +476,8 @@ class _Trainer:
         )
 
     def _tell(self, event: Event) -> None:
+        if not self._peers.leads:
+            return
         files.append_line(self._folder / files.LOG, as_record(event))
         if self._observer is not None:
             self._observer(event)
@@ -452,7 +504,10 @@ def batch_loss(
     sampler: LogUniformSampler | None,
     update: int,
 ) -> tuple[torch.Tensor, float, int]:
-    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens."""
+    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
+
+    Of a batch that several processes share, a part's loss is its share of the mean over all tokens of the whole.
+    """
     src, src_len, tgt_in, tgt_out = (
         torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
     )
@@ -468,19 +523,19 @@ def batch_loss(
             drawn = torch.from_numpy(ids), torch.from_numpy(expected)
             loss = sampled_loss(features, targets, count, weight, bias, *drawn)
             nats = loss.detach()
-    return loss / max(count, 1), float(nats), count
+    return loss / max(batch.tokens, 1), float(nats), batch.tokens
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
+def _interruptible(*, alone: bool) -> Iterator[threading.Event]:
+    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once, unless a launcher hands the first one on."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def note(number: int, _frame: object) -> None:
-        if event.is_set() and number == signal.SIGINT:
+        if alone and event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
 
