@@ -61,6 +61,9 @@ class DataConfig(_Group):
     """Pairs beyond the largest bucket: cut to fit, or left out; both are counted and reported."""
     dev_pairs: Count = 1000
     """Pairs held out for validation when DATA brings none (never more than a tenth of it)."""
+    ids: str | None = None
+    """Where the token ids are kept: a folder, or an address of fsspec's such as s3://bucket/ids; None: in the run
+    folder."""
 
 
 class ModelConfig(_Group):

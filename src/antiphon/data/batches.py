@@ -1,4 +1,4 @@
-"""Batches of static shape, each a pure function of (seed, epoch, index): nothing to save when training pauses."""
+"""Batches of static shape, each a pure function of (seed, shard, epoch, index): that is all there is to save."""
 
 from __future__ import annotations
 
@@ -67,11 +67,7 @@ def make_batch(
         bucket: what the batch says of its bucket.
     """
     assert len(sources) == len(targets), "as many targets as sources"
-    both = []
-    for side in (sources, targets):
-        offsets = np.concatenate(([0], np.cumsum([len(row) for row in side]))).astype(np.int64)
-        flat = np.fromiter((token for row in side for token in row), np.int32, int(offsets[-1]))
-        both.append(Store(flat, offsets))
+    both = [Store.of_rows(side) for side in (sources, targets)]
     count = len(sources) if rows is None else rows
     indices = np.arange(len(sources), dtype=np.int64)
     tokens = sum(min(len(row) + 1, shape[1]) for row in targets)
@@ -79,7 +75,7 @@ def make_batch(
 
 
 class BatchStream:
-    """The batches of every epoch.
+    """The batches that one shard gives in every epoch.
 
     Order "shuffled": pairs are shuffled within their buckets and cut into batches, the batches of all buckets are
     shuffled; every pair comes once an epoch, the last batch of a bucket is filled up with filler rows.

@@ -115,7 +115,8 @@ def data(
         What the corpus offers: --context 2, --language fre, --pair en-de … (the list names them).
     """
     from antiphon.data.corpora import RECIPES, prepare
-    from antiphon.data.pairs import read_pairs
+    from antiphon.data.corpus import Pairs
+    from antiphon.data.pairs import spans_of
     from antiphon.faces.inspection import corpus_lines
 
     if name is None:
@@ -130,7 +131,7 @@ def data(
     if json:
         _print((out / "data.json").read_text(encoding="utf-8").rstrip(), raw=True)
         return
-    for line in corpus_lines(card, read_pairs(out / "train.tsv"), out):
+    for line in corpus_lines(card, Pairs(tuple(spans_of(out / "train.tsv"))), out):
         _print(line)
 
 

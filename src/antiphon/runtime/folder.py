@@ -6,7 +6,7 @@ model.safetensors    the best averaged weights
 onnx/                encoder.onnx and step.onnx: an exported model, which needs no PyTorch
 state.safetensors    weights, optimizer, random state and counters to go on from
 log.jsonl            the events of training, one a line
-ids/                 the corpus as memory-mapped token ids
+ids/                 the corpus as shards of token ids, unless data.ids is another place
 README.md            the model card
 """
 
@@ -133,6 +133,11 @@ def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
             raise FolderError(f"not a whole model folder: no {missing}", where=str(folder), cure=AGAIN)
         found.append(Tokenizer.load(path))
     return found[0], found[-1]
+
+
+def ids_of(config: Config, folder: Path) -> str:
+    """Where the token ids of a run are."""
+    return config.data.ids or str(folder / IDS)
 
 
 def _no_folder(folder: Path) -> FolderError:

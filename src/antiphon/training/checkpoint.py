@@ -23,8 +23,10 @@ class Position:
 
     update: int = 0
     epoch: int = 0
+    shard: int = 0
+    """Shards of this epoch done."""
     index: int = 0
-    """Batches of this epoch done."""
+    """Batches of this shard done."""
     seconds: float = 0.0
     """Training time so far."""
     validated_update: int = 0

@@ -54,7 +54,9 @@ class Peers:
         self.rank, self.size = rank, size
         self._patience, self._begun = seconds, begun
         self._agreed = 0.0
-        self._group = dist.new_group(timeout=timedelta(seconds=seconds)) if size > 1 else None
+        self._group: dist.ProcessGroup | None = None
+        if size > 1:
+            self._group = dist.new_group(timeout=timedelta(seconds=seconds))  # type: ignore[assignment]
         self._flat: Tensor = torch.empty(0)
 
     @property
@@ -130,7 +132,9 @@ class Peers:
         dist.all_gather(all_counts, counts, group=self._group)
         widths = [1 + p[0].numel() for p in parameters]
         sizes = [[c * w for c, w in zip(each.tolist(), widths, strict=True)] for each in all_counts]
-        mine = torch.cat([part for rows, values in found for part in (rows.int().view(torch.float32), values.flatten())])
+        mine = torch.cat(
+            [part for rows, values in found for part in (rows.int().view(torch.float32), values.flatten())]
+        )
         longest = max(map(sum, sizes))
         mine = torch.cat((mine, mine.new_zeros(longest - len(mine))))
         received = [torch.empty_like(mine) for _ in range(self.size)]
@@ -138,10 +142,10 @@ class Peers:
         of_each = [buffer.split([*size, longest - sum(size)]) for buffer, size in zip(received, sizes, strict=True)]
         for number, parameter in enumerate(parameters):
             rows, values = [], []
-            for parts, each in zip(of_each, all_counts, strict=True):
+            for pieces, each in zip(of_each, all_counts, strict=True):
                 count = int(each[number])
-                rows.append(parts[number][:count].view(torch.int32))
-                values.append(parts[number][count:].view(count, *parameter.shape[1:]))
+                rows.append(pieces[number][:count].view(torch.int32))
+                values.append(pieces[number][count:].view(count, *parameter.shape[1:]))
             indices = torch.cat(rows).long().unsqueeze(0)
             parameter.grad = torch.sparse_coo_tensor(
                 indices, torch.cat(values), parameter.shape, check_invariants=False

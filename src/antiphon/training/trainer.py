@@ -19,7 +19,8 @@ import torch
 
 from antiphon.config import Config, load_config
 from antiphon.data.batches import Batch
-from antiphon.data.pairs import Card, Corpus, read_corpus
+from antiphon.data.corpus import Corpus, read_corpus
+from antiphon.data.pairs import Card
 from antiphon.errors import FolderError, LinkError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.kernels import missing
@@ -33,7 +34,7 @@ from antiphon.training.distributed import Peers, joined
 from antiphon.training.memory import give_back, keep
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
-from antiphon.training.preparation import Prepared, follow, prepare, reopen, unknown_share
+from antiphon.training.preparation import Prepared, first_dev_pairs, follow, prepare, reopen, unknown_share
 from antiphon.training.progress import Event, Observer, Progress, Started, Stopped, Validated, Warned, as_record
 from antiphon.training.schedule import learning_rate
 from antiphon.training.validation import Verdict, better, validate
@@ -100,7 +101,7 @@ def train(
             if resume:
                 corpus = _again(data, config, facts)
                 held.enter_context(files.locked(folder))
-                prepared = reopen(corpus, config, folder)
+                prepared = reopen(config, folder, first_dev_pairs(corpus, config))
             else:
                 corpus = _begun(data, folder, config)
                 held.enter_context(files.locked(folder))
@@ -184,7 +185,7 @@ def _write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: 
         "dev_pairs": len(prepared.dev_pairs),
         "source_vocabulary": prepared.source_tokenizer.size,
         "target_vocabulary": prepared.target_tokenizer.size,
-        "unknown_share": unknown_share(prepared.train[1]),
+        "unknown_share": unknown_share(prepared.train),
         "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
     }
     files.write_config(folder, prepared.config, facts)
@@ -219,7 +220,9 @@ class _Trainer:
         self._sampler = sampler_for(prepared)
         self._position = Position()
         self._seconds_before = 0.0
-        self._stream = prepared.stream(0)
+        self._stream = prepared.stream(0, 0)
+        self._report = prepared.report()
+        self._epoch_updates = sum(self._report.batches)
         self._saved = 0.0  # seconds of this sitting
         self._validation_seconds = 0.0  # of the last one
 
@@ -228,7 +231,7 @@ class _Trainer:
         self._position = checkpoint.restore_state(self._folder, self._model, self._optimizer)
         self._seconds_before = self._position.seconds
         self._position.finished = False
-        self._stream = self._prepared.stream(self._position.epoch)
+        self._stream = self._prepared.stream(self._position.epoch, self._position.shard)
         if not self._peers.leads:
             return
         log = self._folder / files.LOG
@@ -268,7 +271,7 @@ class _Trainer:
         )
         self._tell(stopped)
         if self._peers.leads:
-            write_card(self._folder, self._config, self._card, len(self._prepared.train[0]), stopped)
+            write_card(self._folder, self._config, self._card, len(self._prepared.train), stopped)
         return Run(
             self._folder,
             stopped.best_score,
@@ -314,8 +317,10 @@ class _Trainer:
     def _next_batch(self) -> Batch:
         position = self._position
         if position.index >= self._stream.batches_per_epoch:
-            position.epoch, position.index = position.epoch + 1, 0
-            self._stream = self._prepared.stream(position.epoch)
+            position.shard, position.index = position.shard + 1, 0
+            if position.shard == self._prepared.shards:
+                position.epoch, position.shard = position.epoch + 1, 0
+            self._stream = self._prepared.stream(position.epoch, position.shard)
         return self._stream.batch(position.epoch, position.index)
 
     def _update(self) -> tuple[float, int]:
@@ -406,7 +411,7 @@ class _Trainer:
             if waited >= 6 * train.minutes:
                 return True
         tenth = math.ceil(train.max_updates / 10) if train.max_updates else math.inf
-        return since >= min(max(self._stream.batches_per_epoch, FEWEST_UPDATES), tenth)
+        return since >= min(max(self._epoch_updates, FEWEST_UPDATES), tenth)
 
     def _seconds(self) -> float:
         return self._seconds_before + self._peers.seconds
@@ -439,19 +444,19 @@ class _Trainer:
 
     def _started(self) -> Started:
         prepared = self._prepared
-        report = prepared.report()
+        report = self._report
         return Started(
             folder=str(self._folder),
             update=self._position.update,
-            train_pairs=len(prepared.train[0]),
-            dev_pairs=len(prepared.dev[0]),
+            train_pairs=len(prepared.train),
+            dev_pairs=len(prepared.dev),
             parameters=sum(p.numel() for p in self._model.parameters()),
             source_vocabulary=prepared.source_tokenizer.size,
             target_vocabulary=prepared.target_tokenizer.size,
             buckets=[(b.source, b.target, n) for b, n in zip(prepared.plan.buckets, report.pairs, strict=True)],
             padding=report.padding,
             too_long=report.too_long,
-            updates_per_epoch=self._stream.batches_per_epoch,
+            updates_per_epoch=self._epoch_updates,
             precision=self._precision,
             threads=torch.get_num_threads(),
             stops=self._stops(),
@@ -466,7 +471,8 @@ class _Trainer:
             left = 60 * train.minutes - seconds if train.minutes else used / max(share, 1e-9) * (1 - share)
         return Progress(
             update=position.update,
-            epoch=position.epoch + position.index / self._stream.batches_per_epoch,
+            epoch=position.epoch
+            + (position.shard + position.index / self._stream.batches_per_epoch) / self._prepared.shards,
             loss=loss,
             tokens_per_second=tokens_per_second,
             learning_rate=learning_rate(train, update=position.update, progress=share),
@@ -492,7 +498,7 @@ def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
     """Who draws the words of a sampled softmax; None with a full one."""
     if prepared.config.model.softmax != "sampled":
         return None
-    return LogUniformSampler(prepared.target_counts(), prepared.config.train.seed)
+    return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
 
 
 def batch_loss(
