@@ -35,7 +35,7 @@ SHAPES = {
     "one way": {"bidirectional": False},
     "shared": {"bidirectional": False, "share_rnn": True},
     "copied": {"bidirectional": False, "bridge": "copy"},
-    "normed": {"layer_norm": True, "residual": False, "decoder_layers": 1},
+    "normed": {"layer_norm": True, "residual": False, "decoder_layers": 1, "features": "tanh"},
 }
 EVERY = list(itertools.product(CELLS, ATTENTIONS, [False, True], SHAPES))
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from antiphon.data.tokenizer import BOS, EOS, PAD, SPECIALS, TURN_ID, UNK, Tokenizer
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 
-KINDS = ("word", "bpe", "unigram", "char", "symbol")
-EXACT = ("bpe", "unigram", "char")
+KINDS = ("word", "bpe", "unigram", "char", "tagged", "symbol")
+EXACT = ("bpe", "unigram", "char", "tagged")
 TEXTS = [
     "I don't know, do you?",
     'He said: "well-known (really)" … at 10:30, for $5 & 3.5 %!',
@@ -286,3 +286,10 @@ def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.Monke
         Tokenizer.load(tmp_path / "tokenizer.json")
     with pytest.raises(FolderError, match="too large"):
         Tokenizer.from_json(TOKENIZERS["bpe"].to_json())
+
+
+def test_features_are_tokens_and_unknown_ones_are_spelt() -> None:
+    tagged = Tokenizer.train(["V;PST;3;SG walk", "V;PRS;1;PL go"], kind="tagged", vocabulary=50)
+    assert tagged.tokens(tagged.encode("V;PST;1;SG go")) == ["V", ";", "PST", ";", "1", ";", "SG", "␣", "g", "o"]
+    assert tagged.decode(tagged.encode("V;PRST;1 walk")) == "V;PRST;1 walk"
+    assert tagged.tokens(tagged.encode("V;PRST"))[2:] == ["P", "R", "S", "T"]

@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from antiphon.errors import UsageError
 
-TokenizerKind = Literal["word", "bpe", "unigram", "char", "symbol"]
+TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -31,7 +31,8 @@ class DataConfig(_Group):
     """From text to batches of one static shape per bucket."""
 
     tokenizer: TokenizerKind = "bpe"
-    """How source text becomes tokens: words, subwords (bpe, unigram), characters, or space-separated symbols."""
+    """How source text becomes tokens: words, subwords (bpe, unigram), characters, characters
+    beside features such as V;PST;3;SG (tagged), or space-separated symbols."""
     target_tokenizer: TokenizerKind | None = None
     """The same for the target; None: as the source."""
     share_vocabulary: bool = True
@@ -101,6 +102,9 @@ class ModelConfig(_Group):
     """Add a layer's input to its output where widths agree."""
     layer_norm: bool = False
     """Layer normalisation of every RNN layer's output."""
+    features: Literal["norm", "tanh"] = "norm"
+    """From state and context to the softmax: a linear layer, then layer normalisation (learns in fewer updates) or tanh
+    (Luong et al. 2015, equation 5)."""
     dropout: Share = 0.2
     """Chance of dropping a unit, the same one at every time step (Gal & Ghahramani 2016): embeddings, between
     layers, features."""

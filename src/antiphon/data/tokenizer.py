@@ -5,6 +5,7 @@
     bpe       ▁I ▁don't .            exactly the normalised text
     unigram   ▁I ▁don 't .           exactly the normalised text
     char      I ␣ d o n ' t .        exactly the normalised text
+    tagged    I ␣ d o n ' t .        exactly the normalised text; of "V;PST;3;SG walk" V PST 3 SG are one token each
     symbol    I don't.               the symbols, joined by spaces (phones, text tokenised elsewhere)
 
 Byte-pair encoding and the unigram model are learnt and applied by the ``tokenizers`` library; what surrounds them
@@ -55,7 +56,7 @@ class Tokenizer:
     """Text ↔ ids. Made by `train`, `from_json` or `load`.
 
     Args:
-        kind: word, bpe, unigram, char or symbol.
+        kind: word, bpe, unigram, char, tagged or symbol.
         tokens: the vocabulary after the specials: ``tokens[i]`` has id ``i + 5``.
         lower: lower-case first.
         digits: write every digit as # first.
@@ -109,7 +110,7 @@ class Tokenizer:
             texts: gone through once.
             kind: see the module's head. bpe: Sennrich et al. 2016; unigram: Kudo 2018.
             vocabulary: most tokens, the five specials counted; small data gives fewer.
-            min_count: (word, char, symbol) rarer tokens become UNK.
+            min_count: (word, char, tagged, symbol) rarer tokens become UNK.
             lower: lower-case first.
             digits: write every digit as # first.
 
@@ -145,7 +146,7 @@ class Tokenizer:
         cut = _CUTS.get(kind, _cut_subwords)
         counts: Counter[str] = Counter()
         for chunk, count in counted.items():
-            for unit in cut(chunk):
+            for unit in [chunk] if kind in _SPACED else cut(chunk):
                 counts[unit] += count
         if not counts:
             raise DataError("there is no text to learn a vocabulary from")
@@ -174,10 +175,10 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts; what stands between two spaces is cut once, however often it occurs."""
-        if self.kind == "char":
-            table = self._ids
+        if self.kind in _SPACED:
+            table, cut = self._ids, self._cut_tagged if self.kind == "tagged" else list
             parts = [self._parts(text) for text in texts]
-            return [_joined([[table.get(token, UNK) for token in part] for part in each]) for each in parts]
+            return [_joined([[table.get(token, UNK) for token in cut(part)] for part in each]) for each in parts]
         words = [_chunks(text, self.kind, self.lower, self.digits) for text in texts]
         known = self._known_by_chunk(itertools.chain.from_iterable(words))
         rows = []
@@ -375,6 +376,10 @@ class Tokenizer:
             known.update(zip(new, rows, strict=True))
         return known
 
+    def _cut_tagged(self, text: str) -> list[str]:
+        """Tags of the vocabulary whole, the others spelt."""
+        return [piece for token in _cut_tagged(text) for piece in ([token] if token in self._ids else token)]
+
     def _segment(self, units: Iterable[str]) -> dict[str, list[int]]:
         """Subword ids of at least these words."""
         assert self._library is not None
@@ -441,12 +446,15 @@ class Tokenizer:
 
 
 def census(texts: Iterable[str], kind: TokenizerKind, *, lower: bool, digits: bool) -> Counter[str]:
-    """How often everything between two spaces occurs (char: every character), for `Tokenizer.from_counts`."""
+    """How often everything between two spaces occurs (char, tagged: every token), for `Tokenizer.from_counts`."""
     counts: Counter[str] = Counter()
     for text in texts:
-        if kind == "char":
+        if kind in _SPACED:
             for part in _parts(text, kind, lower, digits):
-                counts.update(part)
+                tokens = part if kind == "char" else _cut_tagged(part)
+                counts.update(tokens)
+                if kind == "tagged":  # a tag that is not known is spelt
+                    counts.update(set("".join(token for token in tokens if len(token) > 1)))
         else:
             counts.update(_chunks(text, kind, lower, digits))
         if len(counts) > MOST_COUNTED:
@@ -509,6 +517,8 @@ _WORD_UNIT = re.compile(
     rf"|'(?:s|m|re|ve|ll|d)(?!{_W})"  # the same, set apart by a tokenizer before us
     r"|\.{2,}|-{2,}|\S"
 )
+BUNDLE = re.compile(r"(?<!\S)[^\s;]+(?:;[^\s;]+)+(?!\S)")
+"""Features joined by semicolons, as UniMorph and SIGMORPHON write them."""
 _HYPHEN = re.compile(rf"(?<={_W})-(?={_W})")  # becomes @-@, as in Moses, to tell it from a dash
 _NO_SPACE_BEFORE = frozenset((*".,!?;:)]}%…»、。，！？；：", "...", "n't"))
 _NO_SPACE_AFTER = frozenset("([{$£€¿¡«")
@@ -567,7 +577,25 @@ def _cut_symbols(text: str) -> list[str]:
     return text.split()
 
 
-_CUTS: dict[str, Callable[[str], list[str]]] = {"word": _cut_words, "char": list, "symbol": _cut_symbols}
+def _cut_tagged(text: str) -> list[str]:
+    """Characters, but the parts of a bundle of features are one token each."""
+    tokens: list[str] = []
+    end = 0
+    for bundle in BUNDLE.finditer(text):
+        tokens += text[end : bundle.start()]
+        tokens += re.split("(;)", bundle.group())
+        end = bundle.end()
+    return tokens + list(text[end:])
+
+
+_SPACED = ("char", "tagged")
+"""Kinds to which a space is a token."""
+_CUTS: dict[str, Callable[[str], list[str]]] = {
+    "word": _cut_words,
+    "char": list,
+    "tagged": _cut_tagged,
+    "symbol": _cut_symbols,
+}
 
 
 def _write_words(tokens: Sequence[str]) -> str:
@@ -608,6 +636,7 @@ _WRITE: dict[str, Callable[[Sequence[str]], str]] = {
     "bpe": _write_subwords,
     "unigram": _write_subwords,
     "char": "".join,
+    "tagged": "".join,
     "symbol": " ".join,
 }
 

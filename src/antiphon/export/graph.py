@@ -288,9 +288,11 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
             h = graph.node("Add", outputs, h) if model.residual else outputs
         parts_read[0] = h
     joined = graph.node("Concat", *parts_read, axis=1) if len(parts_read) > 1 else parts_read[0]
-    features = graph.node(
-        "Tanh", graph.linear(joined, weights["decoder.features.weight"], weights["decoder.features.bias"], "features")
-    )
+    features = graph.linear(joined, weights["decoder.features.weight"], weights["decoder.features.bias"], "features")
+    if model.features == "norm":
+        features = graph.layer_norm(features, weights, "decoder.features_norm")
+    else:
+        features = graph.node("Tanh", features)
     name, table = tables["softmax"]
     logits = graph.table_product(features, table, weights["softmax_bias"][:, 0], name)
     # log sum exp x = max x - log max softmax x: the softmax is the library's fast one, and its maximum is at least 1/V.

@@ -53,6 +53,7 @@ class Decoder(nn.Module):
         elif self.attention is not None and config.decoder_layers > 1:
             self.merge = nn.Linear(hidden + context, hidden)
         self.features = nn.Linear(hidden + context, inputs)
+        self.features_norm = nn.LayerNorm(inputs) if config.features == "norm" else None
         self.dropout = TimeConstantDropout(config.dropout)
         self.residual = config.residual
         self.context_width = context
@@ -183,4 +184,5 @@ class Decoder(nn.Module):
         return outputs if self.norms is None else self.norms[index](outputs)
 
     def _features(self, joined: Tensor) -> Tensor:
-        return torch.tanh(self.features(joined))
+        features = self.features(joined)
+        return torch.tanh(features) if self.features_norm is None else self.features_norm(features)
