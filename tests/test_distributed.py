@@ -57,18 +57,12 @@ def knobs(updates: int, more: dict[str, dict]) -> dict[str, dict]:
     return merged
 
 
-def command(pairs: Path, out: Path, tree: dict[str, dict], *flags: str) -> list[str]:
-    given = [(f"--{group}.{key}", str(value)) for group, values in tree.items() for key, value in values.items()]
-    return [
-        "-m",
-        "antiphon",
-        "train",
-        str(pairs),
-        "--out",
-        str(out),
-        *(part for flag in given for part in flag),
-        *flags,
-    ]
+def command(pairs: Path, out: Path, tree: dict[str, dict]) -> list[str]:
+    flags: list[str] = []
+    for group, values in tree.items():
+        for key, value in values.items():
+            flags += [f"--{group}.no-{key.replace('_', '-')}"] if value is False else [f"--{group}.{key}", str(value)]
+    return ["-m", "antiphon", "train", str(pairs), "--out", str(out), *flags]
 
 
 def started(count: int, arguments: list[str], hosts: list[str] | None = None) -> list[subprocess.Popen[str]]:

@@ -51,7 +51,7 @@ class Store:
         """From rows of ids, 0 to 2**31 - 1; rows may be empty."""
         rows = list(rows)
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-        return cls.of(np.fromiter((token for row in rows for token in row), np.int32, int(lengths.sum())), lengths)
+        return cls.of(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths)
 
     @classmethod
     def of(cls, ids: np.ndarray, lengths: np.ndarray) -> Store:

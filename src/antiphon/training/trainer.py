@@ -253,6 +253,7 @@ class _Trainer:
             reason = self._budget_spent() or self._descend()
         except LinkError:
             if self._peers.leads:  # the update that failed changed nothing: what was done before it is kept
+                position.seconds = self._seconds()
                 checkpoint.save_state(self._folder, self._model, self._optimizer, position)
             raise
         position.finished = not self._interrupted.is_set()
