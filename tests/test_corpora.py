@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from antiphon.data.automatic import settle
 from antiphon.data.corpora import RECIPES, prepare
 from antiphon.data.corpora.dates import LOCALES, Writer, is_decided
 from antiphon.data.corpora.download import Download, cached
@@ -24,6 +25,8 @@ from antiphon.data.corpora.source import Source
 from antiphon.data.corpus import read_corpus
 from antiphon.data.pairs import TURN, Card, Pair
 from antiphon.errors import DataError, FolderError, MissingExtraError, UsageError
+
+GENERATED = ("amounts", "dates")
 
 REAL = Path(os.environ.get("ANTIPHON_DATA") or Path(__file__).parents[2] / "shared" / "data")
 
@@ -82,26 +85,28 @@ def test_recipes_say_whose_the_data_is() -> None:
     ("name", "options", "message"),
     [
         ("cornel", {}, r'no corpus "cornel".*did you mean "cornell"\?'),
-        ("xyz", {}, r"known: cmudict, cornell, dates"),
+        ("xyz", {}, r"known: amounts, cmudict, cornell, dates"),
         ("cornell", {"contxt": 1}, r'cornell has no option "contxt".*did you mean "context"'),
         ("cmudict", {"context": 1}, r"it has none"),
         ("cornell", {"context": "two"}, r'"two" is not a whole number, --context'),
         ("cornell", {"context": -1}, r"-1 is less than 0, --context"),
         ("multi30k", {"pair": "en-ed"}, r'no choice "en-ed", --pair; did you mean'),
         ("dates", {"test": 10**6}, r"1,000,000 dates are too many, --test"),
+        ("amounts", {"dev": 10**6}, r"1,000,000 amounts are too many, --dev"),
     ],
 )
 def test_unknown_names_and_options_are_refused(
     tmp_path: Path, name: str, options: dict[str, str | int], message: str
 ) -> None:
     with pytest.raises(UsageError, match=message):
-        prepare(name, source=None if name == "dates" else tmp_path, out=tmp_path / "out", options=options)
+        prepare(name, source=None if name in GENERATED else tmp_path, out=tmp_path / "out", options=options)
     assert not (tmp_path / "out").exists()
 
 
-def test_generated_text_reads_no_file(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="dates is generated and reads no file, --from"):
-        prepare("dates", source=tmp_path, out=tmp_path / "out")
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_text_reads_no_file(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is generated and reads no file, --from"):
+        prepare(name, source=tmp_path, out=tmp_path / "out")
 
 
 def test_a_source_that_is_not_the_corpus(tmp_path: Path) -> None:
@@ -394,8 +399,28 @@ def test_undecidable_patterns_are_left_out(pattern: str, decided: bool) -> None:
 
 def test_without_babel_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "babel", None)
-    with pytest.raises(MissingExtraError, match=r"the dates recipe needs packages .*antiphon\[train\]"):
-        prepare("dates", out=tmp_path / "out")
+    for name in GENERATED:
+        with pytest.raises(MissingExtraError, match=rf"the {name} recipe needs packages .*antiphon\[train\]"):
+            prepare(name, out=tmp_path / "out")
+
+
+def test_amounts_are_disjoint_and_agree_with_their_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("babel")
+    sizes: dict[str, str | int] = {"train": 6000, "dev": 300, "test": 300}
+    card = prepare("amounts", out=tmp_path / "a", options=sizes)
+    assert {name: card.counts[name] for name in sizes} == sizes
+    corpus = read_corpus(tmp_path / "a")
+    pairs = corpus.train + corpus.dev + corpus.test
+    assert len({pair.source for pair in pairs}) == len(pairs)
+    written = {pair.source: pair.target for pair in pairs}
+    polish = {
+        number: text for asked, text in written.items() for head, number in [asked.split()] if head == "long;hour;pl"
+    }
+    assert {text.split()[-1] for text in polish.values()} <= {"godzina", "godziny", "godzin"}
+    assert all(text.endswith("godzin") for number, text in polish.items() if number[-2:] in ("11", "12", "17"))
+    assert settle(corpus.train, None, {})[0].data.tokenizer == "tagged"
+    prepare("amounts", out=tmp_path / "b", options=sizes)
+    assert read_corpus(tmp_path / "b").fingerprint == corpus.fingerprint
 
 
 # The real corpora.

@@ -23,6 +23,10 @@ Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+BUDGETS = frozenset(("minutes", "max_updates", "epochs"))
+"""Knobs of [train] that say how much training there is."""
+
+
 class _Group(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -84,7 +88,7 @@ class ModelConfig(_Group):
     """RNN layers in the decoder."""
     bidirectional: bool = True
     """The encoder reads both ways; the memory is then 2 H wide."""
-    attention: Literal["none", "additive", "dot", "general", "multihead"] = "dot"
+    attention: Literal["none", "additive", "dot", "general", "multihead"] = "multihead"
     """none: the fixed-vector model. additive: Bahdanau et al. 2015. dot, general: Luong et al. 2015. multihead:
     Vaswani et al. 2017."""
     heads: Count = 4
@@ -133,7 +137,10 @@ class TrainConfig(_Group):
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget; the learning rate reaches zero at its end. None: until the dev score stops improving."""
     max_updates: Count | None = None
-    """Most updates; the learning rate reaches zero there. Given alone, it replaces a preset's ``minutes``."""
+    """Most updates; the learning rate reaches zero there."""
+    epochs: Count | None = None
+    """Most times through the data; the learning rate reaches zero there. A budget that you give (minutes, updates,
+    epochs) takes the place of the preset's."""
     patience: Count = 6
     """Validations without a better dev score before training stops by itself."""
     optimizer: Literal["adam", "muon", "sgd"] = "adam"
@@ -252,12 +259,16 @@ def load_config(preset: str | None = None, overrides: Mapping[str, Mapping[str, 
     where = ""
     if preset is not None:
         tree, where = _read_preset(preset)
-    for group, values in (overrides or {}).items():
-        tree.setdefault(group, {}).update(values)
-    asked = (overrides or {}).get("train", {})
-    if "max_updates" in asked and "minutes" not in asked:
-        tree["train"].pop("minutes", None)  # a budget of updates replaces a preset's budget of minutes
+    override(tree, overrides or {})
     return parse_config(tree, where=where)
+
+
+def override(tree: dict[str, dict[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Puts knobs over those of a preset; a budget takes the place of the budgets that stand there."""
+    if not BUDGETS.isdisjoint(values.get("train", {})):
+        tree["train"] = {key: value for key, value in tree.get("train", {}).items() if key not in BUDGETS}
+    for group, given in values.items():
+        tree.setdefault(group, {}).update(given)
 
 
 def parse_config(tree: Mapping[str, Any], *, where: str = "") -> Config:

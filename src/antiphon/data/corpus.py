@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from antiphon.data.pairs import Card, Pair, Span, keyed_pairs, no_pairs, spans_o
 from antiphon.data.workers import over
 from antiphon.errors import DataError
 
+SAMPLED_SPANS = 16
+"""Spans read for a sample of a part that has more."""
 CANDIDATES = 4
 """Pairs that may be held out and are remembered while the size of the data is not known, for each that is wanted."""
 
@@ -47,6 +50,13 @@ class Pairs:
     def of(self, span: Span) -> Iterator[Pair]:
         """The pairs of one span."""
         return (pair for key, pair in keyed_pairs(span, Counter()) if key not in self.held)
+
+    def sample(self, count: int) -> list[Pair]:
+        """About ``count`` pairs, spread evenly; of a large part some spans only are read."""
+        step = max(1, self.count // count)
+        some = self.spans[:: max(1, len(self.spans) // SAMPLED_SPANS)]
+        step = max(1, step * len(some) // max(1, len(self.spans)))
+        return list(islice((pair for span in some for pair in self.of(span)), 0, None, step))
 
     @property
     def bytes(self) -> int:

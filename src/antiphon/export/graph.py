@@ -210,7 +210,7 @@ def encoder_graph(config: Config, weights: Weights, *, quantised: bool = False) 
     x = _embedded(graph, graph.node("Transpose", src, perm=[1, 0]), *tables["source"])  # (S, N, E)
     directions = 2 if model.bidirectional else 1
     width = directions * (model.encoder_hidden or model.hidden)
-    finals: list[list[str]] = []
+    words, finals = x, list[list[str]]()
     for index in range(model.encoder_layers):
         layers = [f"encoder.forwards.{index}"]
         layers += [f"encoder.backwards.{index}"] if model.bidirectional else []
@@ -224,7 +224,10 @@ def encoder_graph(config: Config, weights: Weights, *, quantised: bool = False) 
         x = graph.linear(x, weights["encoder.project.weight"], None, "encoder.project")
         width = model.hidden
     if model.attention != "none":
-        _memory(graph, config, weights, graph.node("Transpose", x, perm=[1, 0, 2]), width)
+        compared = graph.node("Transpose", x, perm=[1, 0, 2])
+        carries = model.residual and model.embedding == width
+        read = graph.node("Transpose", graph.node("Add", x, words), perm=[1, 0, 2]) if carries else compared
+        _memory(graph, config, weights, compared, read, width)
     _first_state(graph, config, weights, finals, width)
     return graph.model()
 
@@ -349,21 +352,20 @@ def _heads(graph: Graph, x: str, heads: int, hidden: int, perm: list[int]) -> st
     return graph.node("Transpose", graph.reshape(x, 0, 0, heads, hidden // heads), perm=perm)
 
 
-def _memory(graph: Graph, config: Config, weights: Weights, outputs: str, width: int) -> None:
-    """Encoder outputs (N, S, M) → keys and values as the step wants them: products need no transposing there."""
+def _memory(graph: Graph, config: Config, weights: Weights, compared: str, read: str, width: int) -> None:
+    """What is compared and what is read (N, S, M) → keys and values as the step wants them: products need no transposing
+    there."""
     model = config.model
-    keys = outputs
+    keys, values = compared, read
     if model.attention != "dot":
         bias = weights.get("decoder.attention.key.bias")
-        keys = graph.linear(outputs, weights["decoder.attention.key.weight"], bias, "key")
+        keys = graph.linear(compared, weights["decoder.attention.key.weight"], bias, "key")
     if model.attention == "multihead":
-        values = graph.linear(outputs, weights["decoder.attention.value.weight"], None, "value")
+        values = graph.linear(read, weights["decoder.attention.value.weight"], None, "value")
         keys = _heads(graph, keys, model.heads, model.hidden, [0, 2, 3, 1])
         values = _heads(graph, values, model.heads, model.hidden, [0, 2, 1, 3])
-    else:
-        values = outputs
-        if model.attention != "additive":
-            keys = graph.node("Transpose", keys, perm=[0, 2, 1])
+    elif model.attention != "additive":
+        keys = graph.node("Transpose", keys, perm=[0, 2, 1])
     shapes = _memory_shapes(config, width)
     graph.output(keys, "keys", TensorProto.FLOAT, *shapes[0])
     graph.output(values, "values", TensorProto.FLOAT, *shapes[1])

@@ -159,7 +159,7 @@ def train(
     out
         The run folder, which is also the model.
     preset
-        Knobs to start from: a bundled name or a TOML file. Flags win over it.
+        Knobs to start from: a bundled name or a TOML file; auto, the default, asks the data. Flags win over it.
     minutes
         Time budget: --train.minutes.
     seed
@@ -602,7 +602,7 @@ def inspect(
     path
         Data as train takes it, a run folder or a model folder.
     preset
-        The knobs data is looked at with.
+        The knobs data is looked at with; auto by default.
     png
         Where the curve of a run is drawn [default: curve.png in it].
     json
@@ -611,7 +611,7 @@ def inspect(
     from antiphon.faces import inspection
 
     if inspection.kind_of(path) == "data":
-        facts = inspection.data_facts(path, load_config(preset, {"data": given(data)}))
+        facts = inspection.data_facts(path, preset, {"data": given(data)})
         lines = inspection.data_lines(facts)
     else:
         facts = inspection.folder_facts(path)

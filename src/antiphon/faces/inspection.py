@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from antiphon.config import Config
+from antiphon.config import Config, load_config
 from antiphon.errors import FolderError
 from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
@@ -41,19 +41,22 @@ def kind_of(path: str) -> str:
 # Data.
 
 
-def data_facts(path: str, config: Config) -> dict[str, Any]:
-    """Counts, lengths in tokens and the buckets a run with these knobs would use.
+def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Counts, lengths in tokens and the buckets a run with this preset and these knobs would use.
 
     Trains the tokenizer on the training pairs and chooses buckets just as training does.
 
     Raises:
         DataError: as `read_corpus`.
     """
+    from antiphon.data.automatic import settle
     from antiphon.data.corpus import read_corpus
     from antiphon.training.preparation import prepare
 
+    config = load_config(preset, asked)
     knobs = config.data
     corpus = read_corpus(path, context=knobs.context, dev_pairs=knobs.dev_pairs, seed=config.train.seed)
+    config, chosen = settle(corpus.train, preset, asked)
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(corpus, config, Path(scratch))
         source, target, pairs = prepared.train.lengths.T
@@ -63,6 +66,8 @@ def data_facts(path: str, config: Config) -> dict[str, Any]:
         "path": path,
         "pairs": {"train": len(corpus.train), "dev": len(corpus.dev), "test": len(corpus.test)},
         "skipped": corpus.skipped,
+        "chosen": chosen,
+        "knobs": config.model_dump(mode="json", exclude_unset=True),
     }
     if corpus.card is not None:
         facts |= {key: getattr(corpus.card, key) for key in ("name", "origin", "licence", "citation")}
@@ -90,6 +95,10 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     if "name" in facts:
         lines.append(f"{facts['name']}, {facts['origin']} ({facts['licence']})")
     lines += [f"skipped: {number:,} {reason}" for reason, number in facts["skipped"].items()]
+    if facts["chosen"]:
+        lines.append(f"auto takes them for {facts['chosen']}")
+    for group, knobs in facts["knobs"].items():
+        lines += [f"{group}: " + ", ".join(f"{key} {value}" for key, value in knobs.items())] if knobs else []
     vocabulary = facts["vocabulary"]
     lines.append(f"vocabulary: {vocabulary['source']:,} source, {vocabulary['target']:,} target tokens")
     for side in ("source", "target"):

@@ -75,6 +75,8 @@ class TrainingScreen:
         if event.target_vocabulary != event.source_vocabulary:
             vocabulary += f" → {event.target_vocabulary:,}"
         self._say(f"{event.train_pairs:,} pairs to learn from, {event.dev_pairs:,} held out; {vocabulary} tokens known")
+        if event.chosen:
+            self._say(f"taken for {event.chosen}; --preset and flags win over it", "dim")
         shapes = " ".join(f"{source}·{target}" for source, target, _ in event.buckets)
         self._say(f"buckets (source·target) {shapes}: {event.padding:.0%} padding", "dim")
         if event.too_long:

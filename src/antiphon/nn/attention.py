@@ -40,9 +40,9 @@ class Attention(nn.Module):
         if self.kind == "additive":
             self.score = nn.Parameter(torch.empty(hidden).uniform_(-1, 1) * (3 / hidden) ** 0.5)
 
-    def memory(self, outputs: Tensor, mask: Tensor) -> Memory:
-        """Encoder outputs (B, S, M) and mask (B, S), True = real → Memory; keys are made once per source."""
-        return Memory(values=self.value(outputs), keys=self.key(outputs), mask=mask)
+    def memory(self, compared: Tensor, read: Tensor, mask: Tensor) -> Memory:
+        """What is compared and what is read, (B, S, M) each, and mask (B, S), True = real → Memory, once per source."""
+        return Memory(values=self.value(read), keys=self.key(compared), mask=mask)
 
     def forward(self, queries: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """queries (B, T, H) → context (B, T, M) and weights (B, T, S), each row of weights summing to 1."""

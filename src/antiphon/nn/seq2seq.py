@@ -58,6 +58,8 @@ class Seq2Seq(nn.Module):
             self.softmax_weight = self.target_embedding.weight
         self.dropout = TimeConstantDropout(config.dropout)
         self.encoder = Encoder(config, width)
+        self.carries_words = config.residual and self.encoder.width == width
+        """Whether what the attention reads of a position is the encoder's output and the word's embedding, added."""
         self.decoder = Decoder(
             config,
             inputs=width,
@@ -69,11 +71,14 @@ class Seq2Seq(nn.Module):
     def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
         """Sources (B, S) with lengths (B,) → the memory and the decoder's first state."""
         packing = Packing(src_len, src.shape[1])
-        packed, finals = self.encoder(self._embed(self.source_embedding, src, packing), packing)
-        outputs, mask = packing.unpack(packed), source_mask(src_len, src.shape[1])
+        words = self._embed(self.source_embedding, src, packing)
+        packed, finals = self.encoder(words, packing)
+        compared, mask = packing.unpack(packed), source_mask(src_len, src.shape[1])
         attention = self.decoder.attention
-        memory = Memory(outputs, outputs, mask) if attention is None else attention.memory(outputs, mask)
-        return memory, self.decoder.start(finals)
+        if attention is None:
+            return Memory(compared, compared, mask), self.decoder.start(finals)
+        read = packing.unpack(packed + words) if self.carries_words else compared
+        return attention.memory(compared, read, mask), self.decoder.start(finals)
 
     def features(self, src: Tensor, src_len: Tensor, tgt_in: Tensor) -> tuple[Tensor, Packing]:
         """Teacher forcing, all target positions: (B, S), (B,), (B, T) → packed features (P, E), and which is which."""

@@ -138,12 +138,12 @@ def reopen(config: Config, folder: Path, dev_pairs: list[Pair]) -> Prepared:
     return Prepared(config, *files.read_tokenizers(folder), _plan(config.data, train), train, dev, dev_pairs)
 
 
-def follow(folder: Path, *, free: TrainConfig) -> Prepared:
+def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:
     """What another process prepared or reopened there, for one that does not validate.
 
     Args:
         folder: the run's.
-        free: the knobs of [train] that hold now; a run that goes on may have changed some of them.
+        free: the knobs of [train] that hold now, if the run goes on: it may have changed some of them.
 
     Raises:
         FolderError: it is not there, or damaged.
@@ -152,7 +152,7 @@ def follow(folder: Path, *, free: TrainConfig) -> Prepared:
         cure = "put --out on a file system that all machines of the run share"
         raise FolderError("this process does not see the run folder", where=str(folder), cure=cure)
     config, _ = files.read_config(folder)
-    return reopen(config.model_copy(update={"train": free}), folder, [])
+    return reopen(config.model_copy(update={"train": free or config.train}), folder, [])
 
 
 def _encoded(span: Span, *, part: Pairs, tokenizers: tuple[Tokenizer, Tokenizer], texts: bool) -> Encoded:

@@ -32,6 +32,8 @@ class Started:
     threads: int
     stops: str
     """When it will stop, in words."""
+    chosen: str = ""
+    """What preset `auto` saw in the data, in words."""
     event: str = "started"
 
 

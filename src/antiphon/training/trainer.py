@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from antiphon.config import Config, load_config
+from antiphon.config import BUDGETS, Config, load_config, override
+from antiphon.data.automatic import AUTO, settle
 from antiphon.data.batches import Batch
 from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.data.pairs import Card
@@ -49,7 +50,7 @@ RARELY = 20
 """With a budget of minutes, a validation may take one part in so many of the time: short budgets get few of them."""
 FEWEST_UPDATES = 100
 """Updates between validations of small data, whose epochs are too short to judge."""
-RESUMABLE = {"minutes", "max_updates", "patience", "validate_every", "threads", "link_seconds"}
+RESUMABLE = BUDGETS | {"patience", "validate_every", "threads", "link_seconds"}
 """Knobs of [train] that may change when a run goes on."""
 
 
@@ -80,7 +81,7 @@ def train(
     Args:
         data: a TSV, ``src.txt,tgt.txt``, .jsonl or .dialogue file, or a folder made by ``antiphon data``.
         out: the run folder to make, or to go on with.
-        preset: where the knobs start from.
+        preset: where the knobs start from; None or ``auto``: from what the pairs say.
         overrides: knobs by group, ``{"train": {"minutes": 5}}``.
         resume: go on with ``out`` where it stopped.
         observer: called with every event.
@@ -90,60 +91,61 @@ def train(
     """
     begun = time.monotonic()
     folder = Path(out)
-    config, facts = _asked_again(folder, preset, overrides) if resume else (load_config(preset, overrides), {})
-    with joined(config.train.link_seconds, begun) as peers, ExitStack() as held:
+    begin = _continued if resume else _begun
+    asked = _knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
+    with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
         interrupted = held.enter_context(_interruptible(alone=peers.size == 1))
-        torch.manual_seed(config.train.seed)
+        torch.manual_seed(asked.train.seed)
         keep()
-        found: list[tuple[Prepared, Card | None]] = []
+        found: list[tuple[Prepared, Card | None, str]] = []
 
         def ready() -> None:
+            config, corpus, reason = begin(data, folder, preset, overrides)
+            held.enter_context(files.locked(folder))
             if resume:
-                corpus = _again(data, config, facts)
-                held.enter_context(files.locked(folder))
                 prepared = reopen(config, folder, first_dev_pairs(corpus, config))
             else:
-                corpus = _begun(data, folder, config)
-                held.enter_context(files.locked(folder))
-                prepared = prepare(corpus, _with_context(config, corpus, overrides), folder)
-                _write_config(folder, preset, prepared, corpus)
-            found.append((prepared, corpus.card))
+                prepared = prepare(corpus, config, folder)
+                _write_config(folder, preset or AUTO, prepared, corpus)
+            found.append((prepared, corpus.card, reason))
 
         peers.lead(ready)
-        prepared, card = found[0] if peers.leads else (follow(folder, free=config.train), None)
-        if config.train.threads or peers.size > 1:
-            torch.set_num_threads(config.train.threads or peers.threads())
-        trainer = _Trainer(prepared, folder, card, observer, interrupted, peers)
+        if peers.leads:
+            prepared, card, reason = found[0]
+        else:
+            prepared, card, reason = follow(folder, free=asked.train if resume else None), None, ""
+        if asked.train.threads or peers.size > 1:
+            torch.set_num_threads(asked.train.threads or peers.threads())
+        trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason)
         if resume:
             trainer.restore()
         return trainer.run()
 
 
-def _begun(data: str | Path, folder: Path, config: Config) -> Corpus:
-    """A new run's corpus; the folder is made last, when the data are known to be good."""
+def _begun(
+    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, Corpus, str]:
+    """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         resumable = (folder / files.STATE).exists()
         cure = "go on with --resume, or choose another --out" if resumable else "choose another --out"
         raise FolderError("the folder exists already", where=str(folder), cure=cure)
+    config = load_config(preset, overrides)
     corpus = _read(data, config)
+    config, reason = settle(corpus.train, preset, overrides or {})
+    if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
+        config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
-    return corpus
+    return config, corpus, reason
 
 
-def _with_context(config: Config, corpus: Corpus, overrides: Mapping[str, Mapping[str, Any]] | None) -> Config:
-    """A corpus whose sources hold earlier turns already says how many the model is to be given."""
-    if corpus.card is None or "context" in (overrides or {}).get("data", {}):
-        return config
-    return config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
-
-
-def _asked_again(
+def _knobs_again(
     folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
 ) -> tuple[Config, dict[str, Any]]:
-    """A run that goes on: its own knobs, but for those that may change, and its facts."""
+    """A run that goes on: its own knobs, but for those that may change, and its facts; nothing is chosen anew."""
     if not (folder / files.STATE).exists():
         raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
     config, facts = files.read_config(folder)
@@ -159,17 +161,20 @@ def _asked_again(
                 where = f"--{group}.{key}"
                 raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
     tree = config.model_dump()
-    tree["train"].update(free)
+    override(tree, {"train": free})
     return Config.model_validate(tree), facts
 
 
-def _again(data: str | Path, config: Config, facts: Mapping[str, Any]) -> Corpus:
-    """The data of a run that goes on, if they are what they were."""
+def _continued(
+    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, Corpus, str]:
+    """A run that goes on, and its own data."""
+    config, facts = _knobs_again(folder, preset, overrides)
     corpus = _read(data, config)
     if corpus.fingerprint != facts.get("fingerprint"):
         cure = "give the data it was begun with, or start anew with another --out"
         raise FolderError("the data is not what this run was begun with", where=str(data), cure=cure)
-    return corpus
+    return config, corpus, ""
 
 
 def _read(data: str | Path, config: Config) -> Corpus:
@@ -202,10 +207,11 @@ class _Trainer:
         observer: Observer | None,
         interrupted: threading.Event,
         peers: Peers,
+        reason: str,
     ) -> None:
         config, prepared = prepared.config, replace(prepared, part=(peers.rank, peers.size))
         self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
-        self._observer, self._interrupted, self._peers = observer, interrupted, peers
+        self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
@@ -411,8 +417,9 @@ class _Trainer:
                 return False
             if waited >= 6 * train.minutes:
                 return True
-        tenth = math.ceil(train.max_updates / 10) if train.max_updates else math.inf
-        return since >= min(max(self._epoch_updates, FEWEST_UPDATES), tenth)
+        epoch = self._epoch_updates
+        budget = min(train.max_updates or math.inf, (train.epochs or math.inf) * epoch)
+        return since >= min(max(epoch, FEWEST_UPDATES), math.ceil(budget / 10) if budget < math.inf else math.inf)
 
     def _seconds(self) -> float:
         return self._seconds_before + self._peers.seconds
@@ -424,15 +431,24 @@ class _Trainer:
             shares.append(self._seconds() / (60 * train.minutes))
         if train.max_updates:
             shares.append(self._position.update / train.max_updates)
+        if train.epochs:
+            shares.append(self._epochs() / train.epochs)
         return max(shares, default=None)
 
     def _budget_spent(self) -> str:
         train = self._config.train
         if train.max_updates and self._position.update >= train.max_updates:
             return f"all of its {train.max_updates:,} updates are done"
+        if train.epochs and self._epochs() >= train.epochs:
+            return f"all of its {train.epochs:,} epochs are done"
         if train.minutes and self._seconds() >= 60 * train.minutes:
             return f"its {train.minutes:g} minutes are over"
         return ""
+
+    def _epochs(self) -> float:
+        position = self._position
+        of_shard = position.index / self._stream.batches_per_epoch
+        return position.epoch + (position.shard + of_shard) / self._prepared.shards
 
     def _stops(self) -> str:
         train = self._config.train
@@ -441,6 +457,8 @@ class _Trainer:
             ends.insert(0, f"after {train.minutes:g} minutes")
         if train.max_updates:
             ends.insert(0, f"after {train.max_updates:,} updates")
+        if train.epochs:
+            ends.insert(0, f"after {train.epochs:,} epochs")
         return " or ".join(ends)
 
     def _started(self) -> Started:
@@ -461,6 +479,7 @@ class _Trainer:
             precision=self._precision,
             threads=torch.get_num_threads(),
             stops=self._stops(),
+            chosen=self._reason,
         )
 
     def _progress(self, loss: float, tokens_per_second: float) -> Progress:
@@ -472,8 +491,7 @@ class _Trainer:
             left = 60 * train.minutes - seconds if train.minutes else used / max(share, 1e-9) * (1 - share)
         return Progress(
             update=position.update,
-            epoch=position.epoch
-            + (position.shard + position.index / self._stream.batches_per_epoch) / self._prepared.shards,
+            epoch=self._epochs(),
             loss=loss,
             tokens_per_second=tokens_per_second,
             learning_rate=learning_rate(train, update=position.update, progress=share),
