@@ -410,7 +410,7 @@ def test_amounts_are_disjoint_and_agree_with_their_numbers(tmp_path: Path) -> No
     card = prepare("amounts", out=tmp_path / "a", options=sizes)
     assert {name: card.counts[name] for name in sizes} == sizes
     corpus = read_corpus(tmp_path / "a")
-    pairs = corpus.train + corpus.dev + corpus.test
+    pairs = [*corpus.train, *corpus.dev, *corpus.test]
     assert len({pair.source for pair in pairs}) == len(pairs)
     written = {pair.source: pair.target for pair in pairs}
     polish = {
