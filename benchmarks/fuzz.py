@@ -115,8 +115,9 @@ def targets(folder: Path) -> dict[str, Target]:
     from antiphon.config import load_config, presets
     from antiphon.data.corpora import prepare
     from antiphon.data.corpora.source import Source
-    from antiphon.data.pairs import read_corpus, read_pairs
-    from antiphon.data.store import Store
+    from antiphon.data.corpus import read_corpus
+    from antiphon.data.pairs import read_pairs
+    from antiphon.data.store import Shards
     from antiphon.data.tokenizer import Tokenizer
     from antiphon.faces import inspection
     from antiphon.faces.curve import print_curve
@@ -211,14 +212,13 @@ def targets(folder: Path) -> dict[str, Target]:
         load_engine(folder, trained().config.model, **sizes)
 
     def ids(data: bytes) -> None:
-        left, _, right = data.partition(_APART)
-        written("x.ids.npy", left)
-        written("x.offsets.npy", right)
-        for row in Store.open(folder / "x"):
-            row.sum()
-
-    def read(path: Path) -> bytes:
-        return path.read_bytes()
+        index, _, shard = data.partition(_APART)
+        written("x.index.npz", index)
+        written("x-00000.npz", shard)
+        shards = Shards.open(folder, "x")
+        for side in shards.shard(0)[:2]:
+            for row in side:
+                row.sum()
 
     def of_run(*names: str) -> Callable[[], list[bytes]]:
         return lambda: [_APART.join((trained().folder / name).read_bytes() for name in names)]
@@ -242,7 +242,7 @@ def targets(folder: Path) -> dict[str, Target]:
         "log": Target(log, of_run(files.LOG), 4),
         "state": Target(state, of_run(files.STATE, files.BEFORE), 2),
         "weights": Target(weights, of_run(files.WEIGHTS), 3),
-        "ids": Target(ids, of_run("ids/train.source.ids.npy", "ids/train.source.offsets.npy"), 4),
+        "ids": Target(ids, of_run("ids/train.index.npz", "ids/train-00000.npz"), 4),
         "command": Target(command(folder), lambda: [b"\0".join(map(str.encode, line)) for line in _lines()], 0.5),
         "knobs": Target(knobs(folder), lambda: [b"{}"], 0),
     }

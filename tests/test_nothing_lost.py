@@ -122,7 +122,7 @@ def test_weights_that_other_programs_wrote_need_no_checksum(home, part):
 
 @pytest.mark.parametrize("damage", ["changed", "gone", "all gone"])
 def test_damaged_ids_are_made_again(home, part, damage):
-    path = part / files.IDS / "train.target.ids.npy"
+    path = part / files.IDS / "train-00000.npz"
     if damage == "changed":
         content = bytearray(path.read_bytes())
         content[-4] ^= 1

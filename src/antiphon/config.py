@@ -70,6 +70,9 @@ class DataConfig(_Group):
     """Pairs beyond the largest bucket: cut to fit, or left out; both are counted and reported."""
     dev_pairs: Count = 1000
     """Pairs held out for validation when DATA brings none (never more than a tenth of it)."""
+    ids: str | None = None
+    """Where the token ids are kept: a folder, or an address of fsspec's such as s3://bucket/ids; None: in the run
+    folder."""
 
 
 class ModelConfig(_Group):
@@ -182,7 +185,9 @@ class TrainConfig(_Group):
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """Number format of matrix products; auto: bf16 where this CPU does it fast."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """CPU threads; None: all cores."""
+    """CPU threads; None: all cores, shared evenly by the processes that a launcher started on this machine."""
+    link_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Several processes: longest wait for another's answer before training ends with an error."""
 
 
 class SearchConfig(_Group):

@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from antiphon.config import Config, load_config, override, parse_config
+from antiphon.data.corpus import Pairs
 from antiphon.data.pairs import Pair
 from antiphon.data.tokenizer import BUNDLE
 
@@ -49,7 +50,7 @@ class Choice:
     reason: str
 
 
-def settle(pairs: Sequence[Pair], preset: str | None, asked: Overrides) -> tuple[Config, str]:
+def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) -> tuple[Config, str]:
     """The knobs of a run, and in words what `auto` saw (empty with another preset).
 
     Args:
@@ -72,10 +73,10 @@ def settle(pairs: Sequence[Pair], preset: str | None, asked: Overrides) -> tuple
     return parse_config(knobs), choice.reason
 
 
-def _of(pairs: Sequence[Pair]) -> Choice:
-    sample = list(islice(pairs, 0, None, max(1, len(pairs) // SAMPLE)))
+def _of(pairs: Sequence[Pair] | Pairs) -> Choice:
+    sample = pairs.sample(SAMPLE) if isinstance(pairs, Pairs) else pairs[:: max(1, len(pairs) // SAMPLE)]
     source, target = [pair.source for pair in sample], [pair.target for pair in sample]
-    if _echo(pairs[:SAMPLE]) >= ECHO:
+    if _echo(list(islice(pairs, SAMPLE))) >= ECHO:
         return _conversation(len(pairs))
     symbols = _closed(target)
     if _short(source, PARTS[0]) and _short(target, LETTERS if symbols else PARTS[1]):

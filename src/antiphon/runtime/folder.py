@@ -7,7 +7,7 @@ onnx/                encoder.onnx and step.onnx: an exported model, which needs 
 state.safetensors    weights, optimizer, random state and counters to go on from
 state.before.safetensors  the same of an earlier validation, to go back to
 log.jsonl            the events of training, one a line
-ids/                 the corpus as memory-mapped token ids
+ids/                 the corpus as shards of token ids, unless data.ids is another place
 README.md            the model card
 """
 
@@ -44,6 +44,8 @@ GRAPHS = "onnx"
 ENCODER = "encoder.onnx"
 STEP = "step.onnx"
 LOCK = ".lock"
+SPOOL = ".spool-"
+"""Begins the names of folders in which ids wait on their way into shards."""
 SUMS = "sha256"
 """Among the facts of a config.json: the sums of the run's own tokenizers and ids."""
 LARGEST_CONFIG = 1 << 20
@@ -167,6 +169,11 @@ def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
     return found[0], found[-1]
 
 
+def ids_of(config: Config, folder: Path) -> str:
+    """Where the token ids of a run are."""
+    return config.data.ids or str(folder / IDS)
+
+
 def _no_folder(folder: Path) -> FolderError:
     if folder.exists():
         return FolderError("not a folder", where=str(folder), cure="give the folder that holds config.json")
@@ -273,7 +280,8 @@ def taken(folder: Path) -> bool:
     names = {entry.name for entry in folder.iterdir()}
     begun = {LOCK, CONFIG, TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER, LOG, IDS}
     begun |= {f".{name}.new" for name in (*begun, STATE)}
-    return bool(names) and not (LOCK in names and names <= begun)
+    left = {name for name in names if name not in begun and not name.startswith(SPOOL)}
+    return bool(names) and (LOCK not in names or bool(left))
 
 
 def cleared(folder: Path) -> None:
@@ -281,7 +289,7 @@ def cleared(folder: Path) -> None:
     assert not taken(folder), "the folder holds more than that"
     try:
         for entry in folder.iterdir():
-            if entry.name == IDS:
+            if entry.name == IDS or entry.name.startswith(SPOOL):
                 shutil.rmtree(entry)
             elif entry.name != LOCK:
                 entry.unlink()

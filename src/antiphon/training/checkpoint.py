@@ -31,7 +31,7 @@ from antiphon.version import VERSION
 
 _T = TypeVar("_T", "Position", "Origin")
 
-RESUMABLE = BUDGETS | {"patience", "validate_every", "threads"}
+RESUMABLE = BUDGETS | {"patience", "validate_every", "threads", "link_seconds"}
 """Knobs of [train] that may change when a run goes on."""
 
 
@@ -41,8 +41,10 @@ class Position:
 
     update: int = 0
     epoch: int = 0
+    shard: int = 0
+    """Shards of this epoch done."""
     index: int = 0
-    """Batches of this epoch done."""
+    """Batches of this shard done."""
     seconds: float = 0.0
     """Training time so far."""
     validated_update: int = 0
@@ -73,12 +75,13 @@ class Origin:
     precision: str
     threads: int
     kernels: str
+    processes: int = 1
     knobs: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Those that may not change, by group."""
 
     @classmethod
-    def of(cls, config: Config) -> Origin:
-        """This machine, this installation and these knobs."""
+    def of(cls, config: Config, *, processes: int = 1) -> Origin:
+        """This machine, this installation, so many processes, and these knobs."""
         tree = config.model_dump(mode="json", include={"data", "model", "train"})
         tree["train"] = {name: value for name, value in tree["train"].items() if name not in RESUMABLE}
         return cls(
@@ -87,6 +90,7 @@ class Origin:
             precision=choose_precision(config.train.precision),
             threads=torch.get_num_threads(),
             kernels="PyTorch" if missing() else "C",
+            processes=processes,
             knobs=tree,
         )
 
@@ -94,7 +98,7 @@ class Origin:
         """What is another now and makes the same computation come out differently: ``torch 2.12.0, now 2.13.0``."""
         return [
             f"{name} {getattr(self, name)}, now {getattr(now, name)}"
-            for name in ("antiphon", "torch", "precision", "threads", "kernels")
+            for name in ("antiphon", "torch", "precision", "threads", "kernels", "processes")
             if getattr(self, name) != getattr(now, name)
         ]
 

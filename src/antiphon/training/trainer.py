@@ -10,19 +10,20 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from antiphon.config import BUDGETS, Config, load_config, override
+from antiphon.config import Config, load_config, override
 from antiphon.data.automatic import AUTO, settle
 from antiphon.data.batches import Batch
-from antiphon.data.pairs import Card, Corpus, read_corpus
-from antiphon.errors import FolderError, UsageError
+from antiphon.data.corpus import Corpus, read_corpus
+from antiphon.data.pairs import Card
+from antiphon.errors import FolderError, LinkError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.kernels import missing
 from antiphon.nn.seq2seq import Seq2Seq
@@ -31,10 +32,11 @@ from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
 from antiphon.training.checkpoint import RESUMABLE, Origin, Position
+from antiphon.training.distributed import Peers, joined
 from antiphon.training.memory import give_back, keep
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
-from antiphon.training.preparation import Prepared, prepare, reopen, unknown_share
+from antiphon.training.preparation import Prepared, first_dev_pairs, follow, mend, prepare, reopen, unknown_share
 from antiphon.training.progress import (
     Event,
     Observer,
@@ -48,7 +50,7 @@ from antiphon.training.progress import (
 )
 from antiphon.training.schedule import learning_rate
 from antiphon.training.stability import SETBACKS, SLOWER, Stability
-from antiphon.training.validation import InterruptedValidation, better, validate
+from antiphon.training.validation import InterruptedValidation, Verdict, better, validate
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
@@ -105,24 +107,36 @@ def train(
     begun = time.monotonic()
     folder = Path(out)
     begin = _continued if resume else _begun
-    config, corpus, reason = begin(data, folder, preset, overrides)
-    with files.locked(folder):
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
-        torch.manual_seed(config.train.seed)
+    asked = _knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
+    with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
+        torch.manual_seed(asked.train.seed)
         keep()
+        found: list[tuple[Prepared, Card | None, str]] = []
         warnings: list[str] = []
-        if resume:
-            prepared = reopen(corpus, config, folder, warn=warnings.append)
+
+        def ready() -> None:
+            config, corpus, reason = begin(data, folder, preset, overrides)
+            held.enter_context(files.locked(folder))
+            if resume:
+                mend(corpus, config, folder, warn=warnings.append)
+                prepared = reopen(config, folder, first_dev_pairs(corpus, config))
+            else:
+                _refuse_taken(folder)  # again: another process may have trained here while we read
+                files.cleared(folder)
+                prepared = prepare(corpus, config, folder)
+                _write_config(folder, preset or AUTO, prepared, corpus)
+            found.append((prepared, corpus.card, reason))
+
+        peers.lead(ready)
+        if peers.leads:
+            prepared, card, reason = found[0]
         else:
-            _refuse_taken(folder)  # again: another process may have trained here while we read
-            files.cleared(folder)
-            prepared = prepare(corpus, config, folder)
-            _write_config(folder, preset or AUTO, prepared, corpus)
-        card, corpus = corpus.card, None  # the texts live on only where training needs them
+            prepared, card, reason = follow(folder, free=asked.train if resume else None), None, ""
+        if asked.train.threads or peers.size > 1:
+            torch.set_num_threads(asked.train.threads or peers.threads())
         # Until here there is nothing to save: a signal ends it at once.
-        with _interruptible() as interrupted, _memory_told():
-            trainer = _Trainer(prepared, folder, card, observer, interrupted, begun, reason)
+        with _interruptible(alone=peers.size == 1) as interrupted, _memory_told():
+            trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason)
             trainer.restore(warnings) if resume else trainer.begin()
             return trainer.run()
 
@@ -150,10 +164,10 @@ def _refuse_taken(folder: Path) -> None:
         raise FolderError("the folder exists already", where=str(folder), cure=cure)
 
 
-def _continued(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, str]:
-    """A run that goes on: its own knobs, but for those that may change, and its own data; nothing is chosen anew."""
+def _knobs_again(
+    folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, dict[str, Any]]:
+    """A run that goes on: its own knobs, but for those that may change, and its facts; nothing is chosen anew."""
     if not files.resumable(folder):
         raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
     config, facts = files.read_config(folder)
@@ -170,7 +184,14 @@ def _continued(
                 raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
     tree = config.model_dump()
     override(tree, {"train": free})
-    config = Config.model_validate(tree)
+    return Config.model_validate(tree), facts
+
+
+def _continued(
+    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, Corpus, str]:
+    """A run that goes on, and its own data."""
+    config, facts = _knobs_again(folder, preset, overrides)
     corpus = _read(data, config)
     if corpus.fingerprint != facts.get("fingerprint"):
         before, now = facts.get("train_pairs"), len(corpus.train)
@@ -209,7 +230,7 @@ def _write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: 
         "dev_pairs": len(prepared.dev_pairs),
         "source_vocabulary": prepared.source_tokenizer.size,
         "target_vocabulary": prepared.target_tokenizer.size,
-        "unknown_share": unknown_share(prepared.train[1]),
+        "unknown_share": unknown_share(prepared.train),
         "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
         files.SUMS: files.digests(folder),
     }
@@ -226,12 +247,12 @@ class _Trainer:
         card: Card | None,
         observer: Observer | None,
         interrupted: threading.Event,
-        begun: float,
+        peers: Peers,
         reason: str,
     ) -> None:
-        config = prepared.config
+        config, prepared = prepared.config, replace(prepared, part=(peers.rank, peers.size))
         self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
-        self._observer, self._interrupted, self._begun, self._reason = observer, interrupted, begun, reason
+        self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
@@ -240,15 +261,20 @@ class _Trainer:
         self._model = Seq2Seq(config.model, **vocabularies)
         # a second set of weights only where the averaged ones differ from those that are trained
         self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
+        sparse = self._model.sparse_parameters()
+        self._gradients = [p for p in self._model.parameters() if not any(p is table for table in sparse)], sparse
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
         self._stability = Stability(config.train.clip)
-        self._origin = Origin.of(config)
+        self._origin = Origin.of(config, processes=peers.size)
         self._position = Position()
         self._seconds_before = 0.0
-        self._stream = prepared.stream(0)
-        self._saved = begun
+        self._stop = False  # whether the processes have agreed to stop, since one was told to
+        self._stream = prepared.stream(0, 0)
+        self._report = prepared.report()
+        self._epoch_updates = sum(self._report.batches)
+        self._saved = 0.0  # seconds of this sitting
         self._saved_update, self._saved_landmark = -1, False
         self._validation_seconds = 0.0  # of the last one
 
@@ -263,13 +289,14 @@ class _Trainer:
             warnings: what was noticed before, to be told.
         """
         found = list(warnings)
-        self._position = self._restored(found.append)
-        position = self._position
+        self._position = position = self._restored(found.append)
         self._seconds_before = position.seconds
         if position.finished and position.since_best >= self._config.train.patience:
             position.since_best = 0  # it had stopped for want of patience, and is to go on: with new patience
         if position.finished:
             position.finished, position.setbacks = False, 0
+        if not self._peers.leads:
+            return
         log = self._folder / files.LOG
         files.write_lines(
             log,
@@ -279,20 +306,37 @@ class _Trainer:
             self._tell(Warned(position.update, message))
 
     def _restored(self, warn: Callable[[str], None], *, landmark: bool = False) -> Position:
+        """The leader first: where the newest state is damaged, it puts the good one in its place."""
         state = self._model, self._optimizer, self._stability, self._origin
-        position = checkpoint.restore_state(self._folder, *state, warn=warn, landmark=landmark)
-        self._stream = self._prepared.stream(position.epoch)
+        found: list[Position] = []
+
+        def read() -> None:
+            found.append(checkpoint.restore_state(self._folder, *state, warn=warn, landmark=landmark))
+
+        self._peers.lead(read)
+        if not self._peers.leads:
+            read()
+        [position] = found
+        self._stream = self._prepared.stream(position.epoch, position.shard)
         self._saved_update, self._saved_landmark = position.update, position.landmark
         return position
 
     def run(self) -> Run:
-        self._tell(self._started())
+        self._peers.align(list(self._model.parameters()))
+        if self._peers.leads:
+            self._tell(self._started())
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
-        reason = self._descend()
+        try:
+            reason = self._descend()
+            if reason != INTERRUPTED and not self._position.landmark and not self._validate():
+                reason = INTERRUPTED
+        except LinkError:
+            if self._peers.leads:  # the update that failed changed nothing: what was done before it is kept
+                self._position.seconds = self._seconds()
+                self._write_state()
+            raise
         position = self._position
-        if reason != INTERRUPTED and position.validated_update != position.update and not self._validate():
-            reason = INTERRUPTED
         finished = reason != INTERRUPTED
         if not finished and self._saved_update != position.update:
             self._save()
@@ -309,7 +353,8 @@ class _Trainer:
             skipped=position.skipped,
         )
         self._tell(stopped)
-        write_card(self._folder, self._config, self._card, len(self._prepared.train[0]), stopped)
+        if self._peers.leads:
+            write_card(self._folder, self._config, self._card, len(self._prepared.train), stopped)
         if finished:  # said last: a run that is killed before this ends once more, and for the same reason
             position.finished = True
             self._save()
@@ -337,9 +382,9 @@ class _Trainer:
                 self._validate()
                 reported, losses, tokens = time.monotonic(), 0.0, 0.0
                 continue
-            if time.monotonic() - self._saved > SAVE_SECONDS:
+            if self._peers.seconds - self._saved > SAVE_SECONDS:
                 self._save()
-            loss, count = self._update(self._next_batch())
+            loss, count = self._update()
             losses, tokens = losses + loss, tokens + count
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS or first:
@@ -355,9 +400,9 @@ class _Trainer:
         return reason
 
     def _ended(self) -> str:
-        """What ends training now, in words; empty while it goes on."""
+        """What ends training now, in words; empty while it goes on. The same on all processes."""
         position, train = self._position, self._config.train
-        if self._interrupted.is_set():
+        if self._stop or (self._peers.size == 1 and self._interrupted.is_set()):
             return INTERRUPTED
         if position.since_best >= train.patience:
             return f"no better dev {train.dev_metric} for {train.patience} validations"
@@ -368,30 +413,36 @@ class _Trainer:
     def _next_batch(self) -> Batch:
         position = self._position
         if position.index >= self._stream.batches_per_epoch:
-            position.epoch, position.index = position.epoch + 1, 0
-            self._stream = self._prepared.stream(position.epoch)
-        batch = self._stream.batch(position.epoch, position.index)
-        position.index += 1
-        return batch
+            position.shard, position.index = position.shard + 1, 0
+            if position.shard == self._prepared.shards:
+                position.epoch, position.shard = position.epoch + 1, 0
+            self._stream = self._prepared.stream(position.epoch, position.shard)
+        return self._stream.batch(position.epoch, position.index)
 
-    def _update(self, batch: Batch) -> tuple[float, int]:
+    def _update(self) -> tuple[float, int]:
         """One update; returns the batch's loss in nats and its real target tokens."""
-        position, config = self._position, self._config
-        rate = self._rate()
+        position, config, peers = self._position, self._config, self._peers
+        batch = self._next_batch()
         self._model.train()
-        loss, nats, tokens = batch_loss(
-            self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
-        )
-        loss.backward()
-        norm = self._optimizer.update(rate, most=self._stability.most)
-        position.update += 1
+        if peers.size > 1:  # whoever runs it later, and with whom: each process has its own numbers at each update
+            torch.manual_seed(hash((config.train.seed, position.update, peers.rank)))
+        nats = 0.0
+        if batch.rows:  # a batch of few rows may leave nothing for this process
+            loss, nats, _ = batch_loss(
+                self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
+            )
+            loss.backward()
+        nats, interrupts = peers.sum_gradients(*self._gradients, nats, float(self._interrupted.is_set()))
+        self._stop = interrupts > 0
+        norm = self._optimizer.update(self._rate(), most=self._stability.most)
+        position.update, position.index = position.update + 1, position.index + 1
         if fault := self._stability.saw(norm):
             position.skipped += 1
             if position.skipped <= ONE_BY_ONE or position.skipped % 100 == 0:
                 told = f"update {position.update} skipped: {fault}; {position.skipped:,} skipped so far"
                 self._tell(Warned(position.update, told))
             return 0.0, 0
-        return nats, tokens
+        return nats, batch.tokens
 
     def _rate(self) -> float:
         share = self._budget_share()
@@ -414,49 +465,67 @@ class _Trainer:
 
     def _validate(self) -> bool:
         """Scores the averaged weights and keeps them if they are the best; False if it was interrupted."""
-        position, begun = self._position, time.monotonic()
-        weights = self._optimizer.averaged()
-        if self._averaged is not self._model:
-            copy_weights(self._averaged, weights)
-        give_back()
-        interrupted = self._interrupted.is_set
-        model = self._averaged.eval()
-        try:
-            verdict = validate(model, self._prepared, self._config, precision=self._precision, interrupted=interrupted)
-        except InterruptedValidation:
+        position, begun, metric = self._position, self._seconds(), self._config.train.dev_metric
+        verdicts: list[Verdict] = []
+
+        def judged() -> float | None:
+            weights = self._optimizer.averaged()
+            if self._averaged is not self._model:
+                copy_weights(self._averaged, weights)
+            give_back()
+            model, interrupted = self._averaged.eval(), self._interrupted.is_set
+            try:
+                verdict = validate(
+                    model, self._prepared, self._config, precision=self._precision, interrupted=interrupted
+                )
+            except InterruptedValidation:
+                return None
+            verdicts.append(verdict)
+            if better(metric, verdict.score, position.best_score):
+                checkpoint.save_weights(self._folder, weights)
+            return verdict.score
+
+        score = self._peers.lead(judged)
+        if score is None:
+            self._stop = True
             return False
-        best = better(verdict.metric, verdict.score, position.best_score)
+        best = better(metric, score, position.best_score)
         if best:
-            position.best_score, position.best_update, position.setbacks = verdict.score, position.update, 0
-            checkpoint.save_weights(self._folder, weights)
+            position.best_score, position.best_update, position.setbacks = score, position.update, 0
         warming = position.update <= self._config.train.warmup
         position.since_best = 0 if best or warming else position.since_best + 1
         position.validated_update, position.validated_seconds = position.update, self._seconds()
-        self._tell(
-            Validated(
-                update=position.update,
-                seconds=position.validated_seconds,
-                dev_loss=verdict.loss,
-                metric=verdict.metric,
-                score=verdict.score,
-                best=best,
-                since_best=position.since_best,
-                bucket_losses=verdict.bucket_losses,
-                samples=verdict.samples,
-                dominating=verdict.dominating,
+        for verdict in verdicts:  # the leader's
+            self._tell(
+                Validated(
+                    update=position.update,
+                    seconds=position.validated_seconds,
+                    dev_loss=verdict.loss,
+                    metric=metric,
+                    score=score,
+                    best=best,
+                    since_best=position.since_best,
+                    bucket_losses=verdict.bucket_losses,
+                    samples=verdict.samples,
+                    dominating=verdict.dominating,
+                )
             )
-        )
         self._save()
-        self._validation_seconds = time.monotonic() - begun
+        self._peers.align(list(self._model.parameters()))  # processors of different make may differ in a last bit
+        self._validation_seconds = self._seconds() - begun
         return True
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
+
+        self._peers.lead(self._write_state)
+        self._saved = self._peers.seconds
+        self._saved_update, self._saved_landmark = self._position.update, self._position.landmark
+
+    def _write_state(self) -> None:
         give_back()
         state = self._model, self._optimizer, self._stability, self._position, self._origin
         checkpoint.save_state(self._folder, *state, keep=self._saved_landmark)
-        self._saved = time.monotonic()
-        self._saved_update, self._saved_landmark = self._position.update, self._position.landmark
 
     def _validation_due(self) -> bool:
         train, position = self._config.train, self._position
@@ -469,12 +538,12 @@ class _Trainer:
                 return False
             if waited >= 6 * train.minutes:
                 return True
-        epoch = self._stream.batches_per_epoch
+        epoch = self._epoch_updates
         budget = min(train.max_updates or math.inf, (train.epochs or math.inf) * epoch)
         return since >= min(max(epoch, FEWEST_UPDATES), math.ceil(budget / 10) if budget < math.inf else math.inf)
 
     def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._begun
+        return self._seconds_before + self._peers.seconds
 
     def _budget_share(self) -> float | None:
         train = self._config.train
@@ -498,7 +567,9 @@ class _Trainer:
         return ""
 
     def _epochs(self) -> float:
-        return self._position.epoch + self._position.index / self._stream.batches_per_epoch
+        position = self._position
+        of_shard = position.index / self._stream.batches_per_epoch
+        return position.epoch + (position.shard + of_shard) / self._prepared.shards
 
     def _stops(self) -> str:
         train = self._config.train
@@ -513,19 +584,19 @@ class _Trainer:
 
     def _started(self) -> Started:
         prepared = self._prepared
-        report = prepared.report()
+        report = self._report
         return Started(
             folder=str(self._folder),
             update=self._position.update,
-            train_pairs=len(prepared.train[0]),
-            dev_pairs=len(prepared.dev[0]),
+            train_pairs=len(prepared.train),
+            dev_pairs=len(prepared.dev),
             parameters=sum(p.numel() for p in self._model.parameters()),
             source_vocabulary=prepared.source_tokenizer.size,
             target_vocabulary=prepared.target_tokenizer.size,
             buckets=[(b.source, b.target, n) for b, n in zip(prepared.plan.buckets, report.pairs, strict=True)],
             padding=report.padding,
             too_long=report.too_long,
-            updates_per_epoch=self._stream.batches_per_epoch,
+            updates_per_epoch=self._epoch_updates,
             precision=self._precision,
             threads=torch.get_num_threads(),
             stops=self._stops(),
@@ -551,6 +622,8 @@ class _Trainer:
         )
 
     def _tell(self, event: Event) -> None:
+        if not self._peers.leads:
+            return
         files.append_line(self._folder / files.LOG, as_record(event))
         if self._observer is not None:
             try:
@@ -603,7 +676,7 @@ def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
     """Who draws the words of a sampled softmax; None with a full one."""
     if prepared.config.model.softmax != "sampled":
         return None
-    return LogUniformSampler(prepared.target_counts(), prepared.config.train.seed)
+    return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
 
 
 def batch_loss(
@@ -615,7 +688,10 @@ def batch_loss(
     sampler: LogUniformSampler | None,
     update: int,
 ) -> tuple[torch.Tensor, float, int]:
-    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens."""
+    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
+
+    Of a batch that several processes share, a part's loss is its share of the mean over all tokens of the whole.
+    """
     src, src_len, tgt_in, tgt_out = (
         torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
     )
@@ -631,19 +707,22 @@ def batch_loss(
             drawn = torch.from_numpy(ids), torch.from_numpy(expected)
             loss = sampled_loss(features, targets, count, weight, bias, *drawn)
             nats = loss.detach()
-    return loss / max(count, 1), float(nats), count
+    return loss / max(batch.tokens, 1), float(nats), batch.tokens
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or a closed terminal (SIGHUP) sets; a second Ctrl-C stops at once."""
+def _interruptible(*, alone: bool) -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM or a closed terminal (SIGHUP) sets; a second Ctrl-C stops at once.
+
+    Unless a launcher hands the first one on (``alone`` is False).
+    """
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def note(number: int, _frame: object) -> None:
-        if event.is_set() and number == signal.SIGINT:
+        if alone and event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
 
