@@ -46,7 +46,7 @@ DISTINCT = 20
 """Findings that are told; the same place in the program counts once."""
 _APART = b"\x1e\x1e\x1e\x1e"
 """Between two files that are one case."""
-LARGEST = 1 << 16
+LARGEST = 1 << 18
 """Bytes of a mutated file."""
 
 
@@ -266,7 +266,7 @@ class SmallRun:
 
         pairs = folder.with_suffix(".tsv")
         write_pairs(pairs)
-        sizes = {"embedding": 4, "hidden": 4, "encoder_layers": 1, "decoder_layers": 1}
+        sizes = {"embedding": 4, "hidden": 4, "encoder_hidden": 4, "encoder_layers": 1, "decoder_layers": 1}
         train = {"max_updates": 4, "validate_every": 2, "precision": "f32", "dev_answers": 2, "threads": 1}
         antiphon.train(
             pairs, folder, knobs={"data": {"tokenizer": "symbol", "buckets": 1}, "model": sizes, "train": train}
@@ -460,7 +460,7 @@ def strategies(name: str, seeds: Sequence[bytes]) -> Any:
                 for group, kind in groups.items()
             }
         )
-        small = {"embedding": 4, "hidden": 4, "encoder_layers": 1, "decoder_layers": 1}
+        small = {"embedding": 4, "hidden": 4, "encoder_hidden": 4, "encoder_layers": 1, "decoder_layers": 1}
 
         def whole(found: dict[str, dict[str, Any]]) -> bytes:
             if name == "knobs":

@@ -38,7 +38,14 @@ from benchmarks import machine
 
 KNOBS: dict[str, dict[str, Any]] = {
     "data": {"tokenizer": "symbol", "buckets": 3},
-    "model": {"embedding": 24, "hidden": 24, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.2},
+    "model": {
+        "embedding": 24,
+        "hidden": 24,
+        "encoder_hidden": 24,
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "dropout": 0.2,
+    },
     "train": {
         "max_updates": 60,
         "validate_every": 10,
