@@ -332,7 +332,9 @@ def test_attention_weights_sum_to_one_and_never_fall_on_padding(kind):
     torch.manual_seed(0)
     attention = Attention(ModelConfig(attention=kind, hidden=16, heads=4), 16)
     mask = torch.tensor([[True] * 5, [True, False, False, False, False]])
-    context, weights = attention(torch.randn(2, 3, 16), attention.memory(torch.randn(2, 5, 16), torch.randn(2, 5, 16), mask))
+    context, weights = attention(
+        torch.randn(2, 3, 16), attention.memory(torch.randn(2, 5, 16), torch.randn(2, 5, 16), mask)
+    )
     torch.testing.assert_close(weights.sum(-1), torch.ones(2, 3))
     assert not weights[1, :, 1:].any()
     assert context.shape == (2, 3, 16)

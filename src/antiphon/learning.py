@@ -130,6 +130,9 @@ def learn(
     tokenizers = files.read_tokenizers(source)
     if not is_there(files.ids_of(config, source), "train"):
         raise FolderError("no run folder: it has no training data to replay", where=str(source), cure="give a run")
+    if other := files.changed(source, files.sums_of(facts)):
+        cure = "let antiphon train --resume mend it"
+        raise FolderError("not what training wrote there", where=str(source / other[0]), cure=cure)
     found = lessons(conversations.every_turn(), name or source.resolve().name)
     taught, held = split(found.corrections, seed)
     earlier = read_pairs(source / LEARNT) if (source / LEARNT).is_file() else []

@@ -92,12 +92,18 @@ class Card:
             return None
         try:
             tree = json.loads("\n".join(_read_lines(path, 0, path.stat().st_size, 1)))
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"not JSON ({error})", where=str(path), cure="make the folder again or delete it") from None
+        _refuse_half_characters(json.dumps(tree, ensure_ascii=False), str(path))
         if not isinstance(tree, dict) or not isinstance(tree.get("name"), str):
             raise DataError("not a data card (no name)", where=str(path), cure="make the folder again or delete it")
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in tree.items() if key in known})
+        empty = cls(name="")
+        known = {entry.name: type(getattr(empty, entry.name)) for entry in dataclasses.fields(cls)}
+        for key in known.keys() & tree.keys():
+            if type(tree[key]) is not known[key]:
+                cure = "make the folder again or delete it"
+                raise DataError(f"not a data card ({key} is {tree[key]!r:.40})", where=str(path), cure=cure)
+        return cls(**{key: tree[key] for key in known.keys() & tree.keys()})
 
 
 class Span(NamedTuple):
@@ -255,8 +261,8 @@ def _from_json_lines(lines: list[str], path: str, first: int, skipped: Counter[s
 def _json_pair(line: str, where: str) -> tuple[str, str]:
     try:
         entry: Any = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deep")
+    except (ValueError, RecursionError) as error:  # ValueError without msg: a number of thousands of digits
+        reason = getattr(error, "msg", "nested too deep, or too long a number")
         raise DataError(f"not JSON ({reason})", where=where, cure="one object a line, not one list") from None
     cure = 'write {"source": "…", "target": "…"} on every line'
     if not isinstance(entry, dict):

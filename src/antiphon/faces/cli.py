@@ -79,6 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read us has enough (`antiphon … | head`). What is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # whatever no reader or writer has told in better words: a name too long, a disk gone
+        place = f", {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+        fault = f"the system says: {error.strerror or error}{place:.200}; check path, space and rights"
     note(f"error: {fault}")
     return 2
 

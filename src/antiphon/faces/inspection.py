@@ -17,6 +17,7 @@ from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
 from antiphon.runtime import folder as files
 from antiphon.runtime.bundled import resolved
+from antiphon.training.progress import read_log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -189,7 +190,7 @@ def folder_facts(path: str) -> dict[str, Any]:
     """
     folder = resolved(path)
     config, facts = files.read_config(folder)
-    log = files.read_lines(folder / files.LOG)
+    log = read_log(folder / files.LOG)
     names = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))
     return {
         "kind": kind_of(path),
@@ -228,13 +229,13 @@ def folder_lines(facts: Mapping[str, Any]) -> list[str]:
 
 def show_curve(path: str | Path, console: Console) -> None:
     """Print the curve of a run folder."""
-    print_curve(files.read_lines(Path(path) / files.LOG), console)
+    print_curve(read_log(Path(path) / files.LOG), console)
 
 
 def save_curve(path: str | Path, png: Path | None = None) -> Path:
     """Write the curve of a run folder as a PNG, by default ``curve.png`` in it; see `draw_curve` for what it raises."""
     target = png or Path(path) / "curve.png"
-    draw_curve(files.read_lines(Path(path) / files.LOG), target)
+    draw_curve(read_log(Path(path) / files.LOG), target)
     return target
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,17 +113,26 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     else:
         files.write_text(folder / files.SOURCE_TOKENIZER, source_tokenizer.to_json())
         files.write_text(folder / files.TARGET_TOKENIZER, target_tokenizer.to_json())
+    train, dev = _write_ids(corpus, config, folder, tokenizers)
+    plan = _plan(config.data, train)
+    data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
+    config = config.model_copy(update={"data": data})
+    return Prepared(config, *tokenizers, plan, train, dev, first_dev_pairs(corpus, config))
+
+
+def _write_ids(
+    corpus: Corpus, config: Config, folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]
+) -> tuple[Shards, Shards]:
+    """Ids of train and dev; the same corpus, tokenizers and seed give the same files."""
+    address, spool = files.ids_of(config, folder), folder / files.SPOOL
     # only what the job needs goes to the processes: the spans come one by one
     held, texts = Pairs(held=corpus.train.held), config.data.subword_dropout > 0
     job = functools.partial(_encoded, part=held, tokenizers=tokenizers, texts=texts)
-    sizes = {"vocabulary": target_tokenizer.size, "seed": config.train.seed, "scratch": folder}
+    sizes = {"vocabulary": tokenizers[1].size, "seed": config.train.seed, "scratch": spool}
     shards = shards_for(len(corpus.train), corpus.train.bytes)
     train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
-    dev_pairs = first_dev_pairs(corpus, config)
-    dev = Shards.write(address, "dev", [encode(dev_pairs, *tokenizers)], shards=1, **sizes)
-    plan = _plan(config.data, train)
-    data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
-    return Prepared(config.model_copy(update={"data": data}), *tokenizers, plan, train, dev, dev_pairs)
+    dev = Shards.write(address, "dev", [encode(first_dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
+    return train, dev
 
 
 def first_dev_pairs(corpus: Corpus, config: Config) -> list[Pair]:
@@ -131,8 +140,34 @@ def first_dev_pairs(corpus: Corpus, config: Config) -> list[Pair]:
     return list(itertools.islice(corpus.dev, config.data.dev_pairs))
 
 
-def reopen(config: Config, folder: Path, dev_pairs: list[Pair]) -> Prepared:
-    """What `prepare` left. Raises FolderError when it is damaged."""
+def reopen(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str], None]) -> Prepared:
+    """What `prepare` left; ids in the folder that are missing or damaged are made again.
+
+    Args:
+        corpus: the one it was prepared from.
+        config: the run's.
+        folder: the run folder.
+        warn: told, in a sentence, of ids that had to be made again.
+
+    Raises:
+        FolderError: it is damaged beyond that.
+        SaveError: the disk refuses.
+    """
+    _, facts = files.read_config(folder)
+    ours = {name: sha256 for name, sha256 in files.sums_of(facts).items() if name.startswith(f"{files.IDS}/")}
+    if damaged := files.changed(folder, ours):
+        _write_ids(corpus, config, folder, files.read_tokenizers(folder))
+        if files.changed(folder, ours):
+            raise FolderError(
+                "the token ids are damaged and do not come out as they were",
+                where=str(folder / damaged[0]),
+                cure="install the version it was begun with, or start anew with another --out",
+            )
+        warn(f"{damaged[0]} was damaged; the token ids were made again from the data")
+    return _opened(config, folder, first_dev_pairs(corpus, config))
+
+
+def _opened(config: Config, folder: Path, dev_pairs: list[Pair]) -> Prepared:
     address = files.ids_of(config, folder)
     train, dev = (Shards.open(address, name) for name in ("train", "dev"))
     return Prepared(config, *files.read_tokenizers(folder), _plan(config.data, train), train, dev, dev_pairs)
@@ -152,7 +187,7 @@ def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:
         cure = "put --out on a file system that all machines of the run share"
         raise FolderError("this process does not see the run folder", where=str(folder), cure=cure)
     config, _ = files.read_config(folder)
-    return reopen(config.model_copy(update={"train": free or config.train}), folder, [])
+    return _opened(config.model_copy(update={"train": free or config.train}), folder, [])
 
 
 def _encoded(span: Span, *, part: Pairs, tokenizers: tuple[Tokenizer, Tokenizer], texts: bool) -> Encoded:

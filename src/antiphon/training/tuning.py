@@ -97,7 +97,7 @@ def tune(
         SaveError: the disk refuses.
     """
     begun = time.monotonic()
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**63)
     train = config.train.model_copy(
         update={
             "minutes": minutes,

@@ -40,7 +40,9 @@ def read(source: Source | None, options: Options, seed: int) -> Parts:
     sizes = {name: int(options[name]) for name in ("train", "dev", "test")}
     for name, most in _MOST.items():
         if sizes[name] > most:
-            raise UsageError(f"{sizes[name]:,} amounts are too many", where=f"--{name}", cure=f"ask for at most {most:,}")
+            raise UsageError(
+                f"{sizes[name]:,} amounts are too many", where=f"--{name}", cure=f"ask for at most {most:,}"
+            )
     write, version = _writer()
     rng = random.Random(seed)
     made: dict[str, dict[str, str]] = {name: {} for name in sizes}
