@@ -4,7 +4,7 @@
 
 Measured here, on one thread, in seconds of the processor: what a process needs for its share of a batch (forward,
 backward) when n share it, update by update, and for the optimizer, which every process does in full. Counted: the bytes
-of the gradients. Simulated: n machines of that speed, each with draws of its own from what was measured; an update takes
+of the gradients. Simulated: n machines of that speed, each with draws of its own from what was measured; it takes
 as long as the slowest of them, then the all-reduce (a ring: 2 (n − 1) messages of 1/n of the bytes, one by one),
 then the gathering of the sparse rows (n − 1 messages), then the optimizer. Nothing overlaps, as in the program.
 """

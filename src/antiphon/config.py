@@ -51,6 +51,8 @@ class DataConfig(_Group):
     """Words, characters and symbols seen fewer times become UNK (the lecture's THRESHOLD is 2)."""
     lower: bool = False
     """Lower-case all text first."""
+    lower_source: bool = False
+    """Lower-case sources only: however a question is typed, the answer has its capitals."""
     digits: bool = False
     """Write every digit as # (word tokenizer)."""
     subword_dropout: Share = 0.0

@@ -196,12 +196,13 @@ def _encoded(span: Span, *, part: Pairs, tokenizers: tuple[Tokenizer, Tokenizer]
 
 def _train_tokenizers(pairs: Pairs, data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
     kinds = data.tokenizer, data.target_tokenizer or data.tokenizer
+    lowers = data.lower or data.lower_source, data.lower
     shared = data.share_vocabulary and kinds[0] == kinds[1]
     totals = Counter[str](), Counter[str]()
-    job = functools.partial(_counted, part=Pairs(held=pairs.held), kinds=kinds, lower=data.lower, digits=data.digits)
+    job = functools.partial(_counted, part=Pairs(held=pairs.held), kinds=kinds, lowers=lowers, digits=data.digits)
     for counts in over(job, pairs.spans):
         for side, count in enumerate(counts):
-            total = totals[0 if shared else side]
+            total = totals[1 if shared else side]
             total.update(count)
             if len(total) > MOST_COUNTED:
                 forget_rare(total)
@@ -212,19 +213,21 @@ def _train_tokenizers(pairs: Pairs, data: DataConfig) -> tuple[Tokenizer, Tokeni
             kind=kinds[side],
             vocabulary=data.vocabulary,
             min_count=data.min_count,
-            lower=data.lower,
+            lower=lowers[side],
             digits=data.digits,
         )
 
-    source = learnt(0)
-    return source, source if shared else learnt(1)
+    target = learnt(1)
+    if not shared:
+        return learnt(0), target
+    return target if lowers[0] == lowers[1] else target.lowering(), target
 
 
 def _counted(
-    span: Span, *, part: Pairs, kinds: tuple[TokenizerKind, TokenizerKind], lower: bool, digits: bool
+    span: Span, *, part: Pairs, kinds: tuple[TokenizerKind, TokenizerKind], lowers: tuple[bool, bool], digits: bool
 ) -> list[Counter[str]]:
     pairs = list(part.of(span))
-    return [census((pair[side] for pair in pairs), kinds[side], lower=lower, digits=digits) for side in (0, 1)]
+    return [census((pair[side] for pair in pairs), kinds[side], lower=lowers[side], digits=digits) for side in (0, 1)]
 
 
 def _plan(data: DataConfig, train: Shards) -> BucketPlan:
