@@ -8,7 +8,8 @@
 
 `make` writes pairs made from real ones: a real pair, or in half of the cases two of them joined, so that nearly all are
 different and the words are real. `measure` runs `antiphon train` for some updates in a process of its own and watches
-it: seconds from its start to the first update, the peak of its memory, and of that with its helpers. `peer` does with
+it: seconds from its start to the first update, of the clock and of the processor, the peak of its memory, and of that
+with its helpers. `peer` does with
 OpenNMT-py (benchmarks/peers.py) what stands there before and during its first epoch: `onmt_build_vocab` over all pairs,
 then its own reader, which applies the transforms and looks words up, through one epoch, by as many processes as there
 are cores. It cuts at spaces; Antiphon learns and applies subwords beside.
@@ -20,6 +21,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -85,13 +87,13 @@ def measure(data: Path, updates: int, flags: list[str]) -> dict[str, object]:
         out = Path(scratch) / "run"
         command = [sys.executable, "-m", "antiphon", "train", str(data), "--out", str(out), "--preset", "translate"]
         command += ["--train.max_updates", str(updates), "--train.validate_every", str(updates // 2), *flags]
-        begun, first, own, whole = time.monotonic(), 0.0, 0.0, 0.0
+        begun, first, work, own, whole = time.monotonic(), 0.0, 0.0, 0.0, 0.0
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while process.poll() is None:
             sizes = [_resident(number) for number in _family(process.pid)]
             own, whole = max(own, _resident(process.pid, "VmHWM")), max(whole, sum(sizes))
             if not first and any(record["event"] == "progress" for record in read_lines(out / LOG)):
-                first = time.monotonic() - begun
+                first, work = time.monotonic() - begun, _work(process.pid)
             time.sleep(0.2)
         if process.returncode:
             sys.exit(f"training failed with exit code {process.returncode}")
@@ -105,6 +107,7 @@ def measure(data: Path, updates: int, flags: list[str]) -> dict[str, object]:
         "megabytes_of_text": round((data / "train.tsv").stat().st_size / 1e6),
         "megabytes_of_ids": round(ids / 1e6),
         "seconds_to_first_update": round(first, 1),
+        "cpu_seconds_to_first_update": round(work, 1),
         "peak_memory_mb": round(own),
         "peak_memory_with_helpers_mb": round(whole),
         "updates": log[-1]["update"],
@@ -135,7 +138,7 @@ def peer(data: Path, home: Path) -> dict[str, object]:
         (folder / "onmt.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))
         alone = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
         quiet = {"cwd": folder, "env": alone, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        begun = time.monotonic()
+        begun, before = time.monotonic(), _reaped()
         words = [str(python), "-m", "onmt.bin.build_vocab", "-config", "onmt.yaml", "-n_sample", "-1"]
         subprocess.run(words, check=True, **quiet)
         vocabulary = time.monotonic()
@@ -151,6 +154,7 @@ def peer(data: Path, home: Path) -> dict[str, object]:
         "OpenNMT-py_vocabulary_seconds": round(vocabulary - begun, 1),
         "OpenNMT-py_transforms_seconds": round(ended - vocabulary, 1),
         "OpenNMT-py_seconds": round(ended - begun, 1),
+        "OpenNMT-py_cpu_seconds": round(_reaped() - before, 1),
     }
 
 
@@ -161,6 +165,20 @@ def _resident(process: int, what: str = "VmRSS") -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(what)), 0.0)
+
+
+def _work(process: int) -> float:
+    """Processor seconds of a process and of its children that have ended."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _reaped() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _family(process: int) -> list[int]:

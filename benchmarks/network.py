@@ -2,11 +2,11 @@
 
     python -m benchmarks.network data/multi30k --preset translate
 
-Measured here, on one thread: the seconds a process needs for its share of a batch (forward, backward) when n share it,
-update by update, and the seconds of the optimizer, which every process does in full. Counted: the bytes of the
-gradients. Simulated: n machines of that speed, each with its own draws from what was measured; an update takes as long
-as the slowest of them, then the all-reduce (a ring: 2 (n − 1) messages of 1/n of the bytes one after the other), then
-the gathering of the sparse rows (n − 1 messages), then the optimizer. Nothing overlaps, as in the program.
+Measured here, on one thread, in seconds of the processor: what a process needs for its share of a batch (forward,
+backward) when n share it, update by update, and for the optimizer, which every process does in full. Counted: the bytes
+of the gradients. Simulated: n machines of that speed, each with draws of its own from what was measured; it takes
+as long as the slowest of them, then the all-reduce (a ring: 2 (n − 1) messages of 1/n of the bytes, one by one),
+then the gathering of the sparse rows (n − 1 messages), then the optimizer. Nothing overlaps, as in the program.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, ob
                 batch = stream.batch(0, number)
                 if not batch.rows:
                     continue
-                begun = time.perf_counter()
+                begun = time.process_time()
                 loss, _, total = batch_loss(model, batch, config, precision=precision, sampler=sampler, update=number)
                 loss.backward()
-                between = time.perf_counter()
+                between = time.process_time()
                 touched.append(sum(4 * _touched(p) * (1 + p[0].numel()) for p in tables))
-                asked = time.perf_counter()
+                asked = time.process_time()
                 optimizer.update(1e-4)
                 if number >= 3:
                     times.append(between - begun)
-                    steps.append(time.perf_counter() - asked)
+                    steps.append(time.process_time() - asked)
                     tokens.append(total)
             compute[count], rows[count] = np.array(times), statistics.fmean(touched)
     return Measured(compute, statistics.median(steps), 4 * dense, rows, statistics.fmean(tokens))

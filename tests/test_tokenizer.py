@@ -293,3 +293,11 @@ def test_features_are_tokens_and_unknown_ones_are_spelt() -> None:
     assert tagged.tokens(tagged.encode("V;PST;1;SG go")) == ["V", ";", "PST", ";", "1", ";", "SG", "␣", "g", "o"]
     assert tagged.decode(tagged.encode("V;PRST;1 walk")) == "V;PRST;1 walk"
     assert tagged.tokens(tagged.encode("V;PRST"))[2:] == ["P", "R", "S", "T"]
+
+
+def test_a_lowering_twin_has_the_same_ids() -> None:
+    tokenizer = Tokenizer.train(["the Cat sat", "The Cat", "the cat sat"], kind="bpe", vocabulary=40)
+    twin = tokenizer.lowering()
+    assert twin.encode("THE Cat") == tokenizer.encode("the cat")
+    assert twin.encode("The Cat") != tokenizer.encode("The Cat")
+    assert (twin.size, twin.lower, tokenizer.lower) == (tokenizer.size, True, False)

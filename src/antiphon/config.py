@@ -51,6 +51,8 @@ class DataConfig(_Group):
     """Words, characters and symbols seen fewer times become UNK (the lecture's THRESHOLD is 2)."""
     lower: bool = False
     """Lower-case all text first."""
+    lower_source: bool = False
+    """Lower-case sources only: however a question is typed, the answer has its capitals."""
     digits: bool = False
     """Write every digit as # (word tokenizer)."""
     subword_dropout: Share = 0.0
@@ -186,7 +188,7 @@ class TrainConfig(_Group):
     """Number format of matrix products; auto: bf16 where this CPU does it fast."""
     threads: Annotated[int, Field(ge=1, le=1024)] | None = None
     """CPU threads; None: all cores, shared evenly by the processes that a launcher started on this machine."""
-    link_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    link_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0
     """Several processes: longest wait for another's answer before training ends with an error."""
 
 

@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from antiphon.config import Config, load_config, override, parse_config
 from antiphon.data.corpus import Pairs
-from antiphon.data.pairs import Pair
+from antiphon.data.pairs import TURN, Pair
 from antiphon.data.tokenizer import BUNDLE
 
 AUTO = "auto"
@@ -33,6 +33,12 @@ PARTS = 6.0, 2.5
 """White-space-separated parts of a source and of a target, on average, up to which pairs are words."""
 LETTERS = 60
 """Characters a text, on average, up to which the same holds."""
+RATE = 10_000.0
+"""Target tokens a second that two cores train on: a guess for budgets in minutes; a factor of two changes little."""
+FILLED = 0.85
+"""Share of a batch's positions that are real, about."""
+PIECES = 1.3
+"""Subwords a word, about."""
 BUNDLES = 0.5
 """Share of sources with a bundle of features from which features are tokens."""
 
@@ -63,7 +69,7 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     """
     if preset not in (None, AUTO):
         return load_config(preset, asked), ""
-    choice = _of(pairs)
+    choice = _of(pairs, _Budget(asked.get("train", {})))
     knobs, data = choice.knobs, asked.get("data", {})
     if not TOKENIZING.isdisjoint(data):  # then the user's tokenizers decide what can be shared
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in TOKENIZING}
@@ -73,21 +79,24 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     return parse_config(knobs), choice.reason
 
 
-def _of(pairs: Sequence[Pair] | Pairs) -> Choice:
+def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget) -> Choice:
+    if _echo(list(islice(pairs, SAMPLE))) >= ECHO:
+        return _conversation(len(pairs), budget)
     sample = pairs.sample(SAMPLE) if isinstance(pairs, Pairs) else pairs[:: max(1, len(pairs) // SAMPLE)]
     source, target = [pair.source for pair in sample], [pair.target for pair in sample]
-    if _echo(list(islice(pairs, SAMPLE))) >= ECHO:
-        return _conversation(len(pairs))
-    symbols = _closed(target)
-    if _short(source, PARTS[0]) and _short(target, LETTERS if symbols else PARTS[1]):
-        return _words(len(pairs), source, target, symbols=symbols)
-    return _sentences(len(pairs))
+    symbols = _closed(source), _closed(target)
+    most = [LETTERS if closed else parts for closed, parts in zip(symbols, PARTS, strict=True)]
+    if _short(source, most[0]) and _short(target, most[1]):
+        return _words(len(pairs), source, target, symbols, budget)
+    return _sentences(len(pairs), source, target, budget)
 
 
 def _echo(pairs: Sequence[Pair]) -> float:
-    """Share of targets that are another pair's source."""
-    asked = {pair.source for pair in pairs}
-    return sum(pair.target in asked and pair.target != pair.source for pair in pairs) / max(len(pairs), 1)
+    """Share of targets that are another pair's source, or the last turn of it."""
+    asked = [pair.source.rpartition(TURN)[2].strip() for pair in pairs]
+    known = set(asked)
+    echoes = sum(pair.target in known and pair.target != last for pair, last in zip(pairs, asked, strict=True))
+    return echoes / max(len(pairs), 1)
 
 
 def _short(texts: Sequence[str], most: float) -> bool:
@@ -106,54 +115,102 @@ def _closed(texts: Sequence[str]) -> bool:
     return len(counts) <= max(100, 0.03 * total) and len(counts) <= 1000 and letters <= 3.5 * total
 
 
-def _conversation(pairs: int) -> Choice:
+def _conversation(pairs: int, budget: _Budget) -> Choice:
+    passes, updates = budget(pairs, positions=30.0, tokens=14.0, rows=3000, usual=_fewer(pairs, 10))
     knobs: Tree = {
-        "data": {"tokenizer": "bpe", "vocabulary": 6000, "lower": True, "max_source": 80, "max_target": 60},
-        "model": {**_sized(384 if pairs >= 50_000 else 256), "encoder_layers": 1, "dropout": 0.2},
-        "train": {"warmup": 400, "label_smoothing": 0.0, "batch_tokens": 3000, "epochs": _epochs(pairs, 10)},
+        "data": {"tokenizer": "bpe", "vocabulary": 6000, "lower_source": True, "max_source": 80, "max_target": 60},
+        "model": {**_sized(384 if pairs >= 50_000 else 256), "encoder_layers": 1, "dropout": _dropout(passes, 0.2)},
+        "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates)},
         "search": {"sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.9, "no_repeat_ngram": 3},
     }
     return Choice("conversation", knobs, "a conversation (answers are questions too): subwords, answers are drawn")
 
 
-def _words(pairs: int, source: Sequence[str], target: Sequence[str], *, symbols: bool) -> Choice:
+def _words(
+    pairs: int, source: Sequence[str], target: Sequence[str], symbols: tuple[bool, bool], budget: _Budget
+) -> Choice:
     tagged = sum(BUNDLE.search(text) is not None for text in source) >= BUNDLES * len(source)
-    reason = "words: characters" + " and features" * tagged + (" to symbols of a closed set" if symbols else "")
-    one = not symbols and not tagged and _alike(source, target)
+    kinds = ("symbol" if symbols[0] else "tagged" if tagged else "char", "symbol" if symbols[1] else "char")
+    names = {"symbol": "symbols of a closed set", "tagged": "characters and features", "char": "characters"}
+    one = kinds == ("char", "char") and _alike(source, target)
     few = pairs < 3000
+    lengths = [
+        sum(len(t.split() if kind == "symbol" else t) + 1 for t in texts) / len(texts)
+        for kind, texts in zip(kinds, (source, target), strict=True)
+    ]
+    rows = 400 if few else 1200
+    passes, updates = budget(pairs, positions=max(lengths), tokens=lengths[1], rows=rows, usual=_fewer(pairs, 60))
     knobs: Tree = {
         "data": {
-            "tokenizer": "tagged" if tagged else "char",
-            "target_tokenizer": "symbol" if symbols else "char",
+            "tokenizer": kinds[0],
+            "target_tokenizer": kinds[1],
             "share_vocabulary": one,
             "vocabulary": 4000,
             "buckets": 8,
         },
-        "model": {**_sized(256), "tied": "all" if one else "target", "dropout": 0.4 if few else 0.3},
-        "train": {"batch_tokens": 400 if few else 1200, "epochs": _epochs(pairs, 60), "dev_metric": "accuracy"},
+        "model": {**_sized(256), "tied": "all" if one else "target", "dropout": _dropout(passes, 0.4 if few else 0.3)},
+        "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 0.0},
     }
-    knobs["train"]["dev_answers"] = 1000
-    return Choice("words", knobs, reason)
+    return Choice("words", knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}")
 
 
-def _sentences(pairs: int) -> Choice:
+def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget: _Budget) -> Choice:
+    lengths = [PIECES * sum(len(text.split()) for text in texts) / len(texts) + 1 for texts in (source, target)]
+    passes, updates = budget(pairs, positions=max(lengths), tokens=lengths[1], rows=1200, usual=_fewer(pairs, 40))
     knobs: Tree = {
-        "data": {"tokenizer": "bpe", "vocabulary": 4000 if pairs < 10_000 else 8000},
-        "model": {**_sized(256 if pairs < 50_000 else 384), "dropout": 0.3},
-        "train": {"batch_tokens": 1500, "epochs": _epochs(pairs, 40)},
+        "data": {"tokenizer": "bpe", "vocabulary": 4000 if pairs < 10_000 else 6000},
+        "model": {**_sized(256 if pairs < 50_000 else 384), "dropout": _dropout(passes, 0.3)},
+        "train": {"batch_tokens": 1200, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 1.0},
     }
     return Choice("sentences", knobs, "sentences: subwords")
 
 
+@dataclass(frozen=True)
+class _Budget:
+    """How often the data will be gone through, by what the user asks for."""
+
+    asked: Mapping[str, Any]
+
+    def __call__(self, pairs: int, *, positions: float, tokens: float, rows: int, usual: int) -> tuple[float, float]:
+        """(passes, updates) of so many pairs with so many positions and target tokens each, ``rows`` positions a batch;
+        ``usual`` passes where nothing is asked for."""
+        an_epoch = pairs * positions / (FILLED * rows)
+        ways = []
+        if self.asked.get("minutes"):
+            ways.append(60 * self.asked["minutes"] * RATE / (pairs * tokens))
+        if self.asked.get("max_updates"):
+            ways.append(self.asked["max_updates"] / an_epoch)
+        if self.asked.get("epochs"):
+            ways.append(self.asked["epochs"])
+        passes = float(min(ways, default=usual))
+        return passes, passes * an_epoch
+
+
+def _pace(passes: float, updates: float) -> dict[str, Any]:
+    """Budget, warm-up and average that fit so many updates."""
+    horizon = min(max(updates / 25, 50), 1000)
+    return {
+        "epochs": max(1, round(passes)),
+        "learning_rate": 3e-3,
+        "warmup": round(min(max(updates / 25, 40), 400)),
+        "average": round(1 - 1 / horizon, 4),
+    }
+
+
+def _dropout(passes: float, most: float) -> float:
+    """The more often the same pairs come, the more."""
+    return round(min(max(0.07 * passes**0.45, 0.1), most), 2)
+
+
 def _sized(width: int) -> dict[str, Any]:
-    """One width everywhere, so that what is attended to can carry its word along (`Encoder`)."""
+    """One width everywhere, so that what is attended to can carry its word along (`Seq2Seq.carries_words`)."""
     return {"embedding": width, "hidden": width, "encoder_hidden": width // 2, "encoder_layers": 2, "decoder_layers": 2}
 
 
-def _epochs(pairs: int, at_ten_thousand: int) -> int:
-    """Times through the data: four times the pairs, half the times."""
+def _fewer(pairs: int, at_ten_thousand: int) -> int:
+    """Passes: of four times the pairs half as many."""
     return max(4, round(at_ten_thousand * (10_000 / max(pairs, 100)) ** 0.5))
 
 

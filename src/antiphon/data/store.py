@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import io
 import itertools
+import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -177,7 +179,7 @@ class Shards:
             shards: how many (`shards_for`).
             vocabulary: V of the targets; ids are kept in two bytes where they fit.
             seed: decides which pair goes to which shard.
-            scratch: a folder for what is on its way, if there are several shards; None: the system's.
+            scratch: a folder to make for what is on its way, and to remove; None: one of the system's.
 
         Raises:
             SaveError: the disk is full or refuses.
@@ -188,8 +190,12 @@ class Shards:
         try:
             files = _files(str(address))
             files.makedirs(files.root, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=scratch, prefix=".spool-") as folder:
-                spool = _Spool(Path(folder), shards)
+            with ExitStack() as held:
+                if scratch is None:
+                    scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
+                scratch.mkdir(exist_ok=True)
+                held.callback(shutil.rmtree, scratch, ignore_errors=True)
+                spool = _Spool(scratch, shards)
                 for number, some in enumerate(encoded):
                     n = len(some.source_lengths)
                     lengths.add(some.source_lengths, some.target_lengths)

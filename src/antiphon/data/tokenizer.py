@@ -160,6 +160,11 @@ class Tokenizer:
         tokens = [token for token, count in ranked if count >= min_count and len(token) <= LONGEST_TOKEN]
         return cls(kind, tokens[:room], lower=lower, digits=digits)
 
+    def lowering(self) -> Tokenizer:
+        """The same vocabulary for text that is lower-cased first."""
+        mine = self._tokens[len(SPECIALS) :]
+        return Tokenizer(self.kind, mine, lower=True, digits=self.digits, merges=self._merges, scores=self._scores)
+
     @property
     def size(self) -> int:
         """V: tokens in the vocabulary, the specials counted."""

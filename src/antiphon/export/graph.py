@@ -353,8 +353,7 @@ def _heads(graph: Graph, x: str, heads: int, hidden: int, perm: list[int]) -> st
 
 
 def _memory(graph: Graph, config: Config, weights: Weights, compared: str, read: str, width: int) -> None:
-    """What is compared and what is read (N, S, M) → keys and values as the step wants them: products need no transposing
-    there."""
+    """What is compared and what is read (N, S, M) → keys and values as the step wants them, transposed beforehand."""
     model = config.model
     keys, values = compared, read
     if model.attention != "dot":

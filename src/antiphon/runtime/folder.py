@@ -44,8 +44,8 @@ GRAPHS = "onnx"
 ENCODER = "encoder.onnx"
 STEP = "step.onnx"
 LOCK = ".lock"
-SPOOL = ".spool-"
-"""Begins the names of folders in which ids wait on their way into shards."""
+SPOOL = f".{IDS}.new"
+"""Ids on their way to several shards."""
 SUMS = "sha256"
 """Among the facts of a config.json: the sums of the run's own tokenizers and ids."""
 LARGEST_CONFIG = 1 << 20
@@ -280,8 +280,7 @@ def taken(folder: Path) -> bool:
     names = {entry.name for entry in folder.iterdir()}
     begun = {LOCK, CONFIG, TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER, LOG, IDS}
     begun |= {f".{name}.new" for name in (*begun, STATE)}
-    left = {name for name in names if name not in begun and not name.startswith(SPOOL)}
-    return bool(names) and (LOCK not in names or bool(left))
+    return bool(names) and not (LOCK in names and names <= begun)
 
 
 def cleared(folder: Path) -> None:
@@ -289,7 +288,7 @@ def cleared(folder: Path) -> None:
     assert not taken(folder), "the folder holds more than that"
     try:
         for entry in folder.iterdir():
-            if entry.name == IDS or entry.name.startswith(SPOOL):
+            if entry.name in (IDS, SPOOL):
                 shutil.rmtree(entry)
             elif entry.name != LOCK:
                 entry.unlink()

@@ -80,8 +80,8 @@ class Origin:
     """Those that may not change, by group."""
 
     @classmethod
-    def of(cls, config: Config, *, processes: int = 1) -> Origin:
-        """This machine, this installation, so many processes, and these knobs."""
+    def of(cls, config: Config, processes: int = 1) -> Origin:
+        """This machine, this installation, so many processes and these knobs."""
         tree = config.model_dump(mode="json", include={"data", "model", "train"})
         tree["train"] = {name: value for name, value in tree["train"].items() if name not in RESUMABLE}
         return cls(

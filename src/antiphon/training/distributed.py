@@ -84,6 +84,12 @@ class Peers:
                 for parameter in parameters:
                     dist.broadcast(parameter.detach(), 0, group=self._group)
 
+    def meet(self) -> None:
+        """Waits until all are here."""
+        if self.size > 1:
+            with self._linked():
+                dist.all_reduce(torch.zeros(1), group=self._group)
+
     def sum_gradients(self, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter], *told: float) -> list[float]:
         """Every gradient becomes the sum over all processes; a gradient that nobody has stays None when alone.
 

@@ -113,26 +113,26 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     else:
         files.write_text(folder / files.SOURCE_TOKENIZER, source_tokenizer.to_json())
         files.write_text(folder / files.TARGET_TOKENIZER, target_tokenizer.to_json())
-    train, dev, dev_pairs = _written(corpus, config, folder, tokenizers)
+    train, dev = _write_ids(corpus, config, folder, tokenizers)
     plan = _plan(config.data, train)
     data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
-    return Prepared(config.model_copy(update={"data": data}), *tokenizers, plan, train, dev, dev_pairs)
+    config = config.model_copy(update={"data": data})
+    return Prepared(config, *tokenizers, plan, train, dev, first_dev_pairs(corpus, config))
 
 
-def _written(
+def _write_ids(
     corpus: Corpus, config: Config, folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]
-) -> tuple[Shards, Shards, list[Pair]]:
-    """Ids of train and dev; the same corpus and tokenizers give the same files."""
-    address, target_tokenizer = files.ids_of(config, folder), tokenizers[1]
+) -> tuple[Shards, Shards]:
+    """Ids of train and dev; the same corpus, tokenizers and seed give the same files."""
+    address, spool = files.ids_of(config, folder), folder / files.SPOOL
     # only what the job needs goes to the processes: the spans come one by one
     held, texts = Pairs(held=corpus.train.held), config.data.subword_dropout > 0
     job = functools.partial(_encoded, part=held, tokenizers=tokenizers, texts=texts)
-    sizes = {"vocabulary": target_tokenizer.size, "seed": config.train.seed, "scratch": folder}
+    sizes = {"vocabulary": tokenizers[1].size, "seed": config.train.seed, "scratch": spool}
     shards = shards_for(len(corpus.train), corpus.train.bytes)
     train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
-    dev_pairs = first_dev_pairs(corpus, config)
-    dev = Shards.write(address, "dev", [encode(dev_pairs, *tokenizers)], shards=1, **sizes)
-    return train, dev, dev_pairs
+    dev = Shards.write(address, "dev", [encode(first_dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
+    return train, dev
 
 
 def first_dev_pairs(corpus: Corpus, config: Config) -> list[Pair]:
@@ -140,23 +140,23 @@ def first_dev_pairs(corpus: Corpus, config: Config) -> list[Pair]:
     return list(itertools.islice(corpus.dev, config.data.dev_pairs))
 
 
-def mend(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str], None]) -> None:
-    """Ids in the run folder that are missing or damaged are made again.
+def reopen(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str], None]) -> Prepared:
+    """What `prepare` left; ids in the folder that are missing or damaged are made again.
 
     Args:
-        corpus: the one they were made from.
+        corpus: the one it was prepared from.
         config: the run's.
         folder: the run folder.
         warn: told, in a sentence, of ids that had to be made again.
 
     Raises:
-        FolderError: they do not come out as they were.
+        FolderError: it is damaged beyond that.
         SaveError: the disk refuses.
     """
     _, facts = files.read_config(folder)
     ours = {name: sha256 for name, sha256 in files.sums_of(facts).items() if name.startswith(f"{files.IDS}/")}
     if damaged := files.changed(folder, ours):
-        _written(corpus, config, folder, files.read_tokenizers(folder))
+        _write_ids(corpus, config, folder, files.read_tokenizers(folder))
         if files.changed(folder, ours):
             raise FolderError(
                 "the token ids are damaged and do not come out as they were",
@@ -164,10 +164,10 @@ def mend(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str], 
                 cure="install the version it was begun with, or start anew with another --out",
             )
         warn(f"{damaged[0]} was damaged; the token ids were made again from the data")
+    return _opened(config, folder, first_dev_pairs(corpus, config))
 
 
-def reopen(config: Config, folder: Path, dev_pairs: list[Pair]) -> Prepared:
-    """What `prepare` left. Raises FolderError when it is damaged."""
+def _opened(config: Config, folder: Path, dev_pairs: list[Pair]) -> Prepared:
     address = files.ids_of(config, folder)
     train, dev = (Shards.open(address, name) for name in ("train", "dev"))
     return Prepared(config, *files.read_tokenizers(folder), _plan(config.data, train), train, dev, dev_pairs)
@@ -187,7 +187,7 @@ def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:
         cure = "put --out on a file system that all machines of the run share"
         raise FolderError("this process does not see the run folder", where=str(folder), cure=cure)
     config, _ = files.read_config(folder)
-    return reopen(config.model_copy(update={"train": free or config.train}), folder, [])
+    return _opened(config.model_copy(update={"train": free or config.train}), folder, [])
 
 
 def _encoded(span: Span, *, part: Pairs, tokenizers: tuple[Tokenizer, Tokenizer], texts: bool) -> Encoded:
@@ -196,12 +196,13 @@ def _encoded(span: Span, *, part: Pairs, tokenizers: tuple[Tokenizer, Tokenizer]
 
 def _train_tokenizers(pairs: Pairs, data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
     kinds = data.tokenizer, data.target_tokenizer or data.tokenizer
+    lowers = data.lower or data.lower_source, data.lower
     shared = data.share_vocabulary and kinds[0] == kinds[1]
     totals = Counter[str](), Counter[str]()
-    job = functools.partial(_counted, part=Pairs(held=pairs.held), kinds=kinds, lower=data.lower, digits=data.digits)
+    job = functools.partial(_counted, part=Pairs(held=pairs.held), kinds=kinds, lowers=lowers, digits=data.digits)
     for counts in over(job, pairs.spans):
         for side, count in enumerate(counts):
-            total = totals[0 if shared else side]
+            total = totals[1 if shared else side]
             total.update(count)
             if len(total) > MOST_COUNTED:
                 forget_rare(total)
@@ -212,19 +213,21 @@ def _train_tokenizers(pairs: Pairs, data: DataConfig) -> tuple[Tokenizer, Tokeni
             kind=kinds[side],
             vocabulary=data.vocabulary,
             min_count=data.min_count,
-            lower=data.lower,
+            lower=lowers[side],
             digits=data.digits,
         )
 
-    source = learnt(0)
-    return source, source if shared else learnt(1)
+    target = learnt(1)
+    if not shared:
+        return learnt(0), target
+    return target if lowers[0] == lowers[1] else target.lowering(), target
 
 
 def _counted(
-    span: Span, *, part: Pairs, kinds: tuple[TokenizerKind, TokenizerKind], lower: bool, digits: bool
+    span: Span, *, part: Pairs, kinds: tuple[TokenizerKind, TokenizerKind], lowers: tuple[bool, bool], digits: bool
 ) -> list[Counter[str]]:
     pairs = list(part.of(span))
-    return [census((pair[side] for pair in pairs), kinds[side], lower=lower, digits=digits) for side in (0, 1)]
+    return [census((pair[side] for pair in pairs), kinds[side], lower=lowers[side], digits=digits) for side in (0, 1)]
 
 
 def _plan(data: DataConfig, train: Shards) -> BucketPlan:

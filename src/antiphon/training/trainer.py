@@ -36,7 +36,7 @@ from antiphon.training.distributed import Peers, joined
 from antiphon.training.memory import give_back, keep
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
-from antiphon.training.preparation import Prepared, first_dev_pairs, follow, mend, prepare, reopen, unknown_share
+from antiphon.training.preparation import Prepared, follow, prepare, reopen, unknown_share
 from antiphon.training.progress import (
     Event,
     Observer,
@@ -111,15 +111,14 @@ def train(
     with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
         torch.manual_seed(asked.train.seed)
         keep()
-        found: list[tuple[Prepared, Card | None, str]] = []
         warnings: list[str] = []
+        found: list[tuple[Prepared, Card | None, str]] = []
 
         def ready() -> None:
             config, corpus, reason = begin(data, folder, preset, overrides)
             held.enter_context(files.locked(folder))
             if resume:
-                mend(corpus, config, folder, warn=warnings.append)
-                prepared = reopen(config, folder, first_dev_pairs(corpus, config))
+                prepared = reopen(corpus, config, folder, warn=warnings.append)
             else:
                 _refuse_taken(folder)  # again: another process may have trained here while we read
                 files.cleared(folder)
@@ -128,10 +127,9 @@ def train(
             found.append((prepared, corpus.card, reason))
 
         peers.lead(ready)
-        if peers.leads:
-            prepared, card, reason = found[0]
-        else:
-            prepared, card, reason = follow(folder, free=asked.train if resume else None), None, ""
+        if not found:  # this process follows
+            found.append((follow(folder, free=asked.train if resume else None), None, ""))
+        [(prepared, card, reason)] = found
         if asked.train.threads or peers.size > 1:
             torch.set_num_threads(asked.train.threads or peers.threads())
         # Until here there is nothing to save: a signal ends it at once.
@@ -253,6 +251,7 @@ class _Trainer:
         config, prepared = prepared.config, replace(prepared, part=(peers.rank, peers.size))
         self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
         self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
+        self._stopping = False  # several processes: one of them was interrupted, and all know it
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
@@ -267,14 +266,13 @@ class _Trainer:
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
         self._stability = Stability(config.train.clip)
-        self._origin = Origin.of(config, processes=peers.size)
+        self._origin = Origin.of(config, peers.size)
         self._position = Position()
         self._seconds_before = 0.0
-        self._stop = False  # whether the processes have agreed to stop, since one was told to
         self._stream = prepared.stream(0, 0)
         self._report = prepared.report()
         self._epoch_updates = sum(self._report.batches)
-        self._saved = 0.0  # seconds of this sitting
+        self._saved = peers.seconds  # when, of this sitting
         self._saved_update, self._saved_landmark = -1, False
         self._validation_seconds = 0.0  # of the last one
 
@@ -289,24 +287,23 @@ class _Trainer:
             warnings: what was noticed before, to be told.
         """
         found = list(warnings)
-        self._position = position = self._restored(found.append)
+        self._position = self._restored(found.append)
+        position = self._position
         self._seconds_before = position.seconds
         if position.finished and position.since_best >= self._config.train.patience:
             position.since_best = 0  # it had stopped for want of patience, and is to go on: with new patience
         if position.finished:
             position.finished, position.setbacks = False, 0
-        if not self._peers.leads:
-            return
-        log = self._folder / files.LOG
-        files.write_lines(
-            log,
-            (r for r in read_log(log) if r.get("update", 0) <= position.update and r["event"] != Stopped.event),
-        )
+        if self._peers.leads:
+            log = self._folder / files.LOG
+            files.write_lines(
+                log,
+                (r for r in read_log(log) if r.get("update", 0) <= position.update and r["event"] != Stopped.event),
+            )
         for message in found:
             self._tell(Warned(position.update, message))
 
     def _restored(self, warn: Callable[[str], None], *, landmark: bool = False) -> Position:
-        """The leader first: where the newest state is damaged, it puts the good one in its place."""
         state = self._model, self._optimizer, self._stability, self._origin
         found: list[Position] = []
 
@@ -314,8 +311,9 @@ class _Trainer:
             found.append(checkpoint.restore_state(self._folder, *state, warn=warn, landmark=landmark))
 
         self._peers.lead(read)
-        if not self._peers.leads:
+        if not found:  # the leader has seen to it that what is there is whole
             read()
+        self._peers.meet()  # nobody writes there before all have read
         [position] = found
         self._stream = self._prepared.stream(position.epoch, position.shard)
         self._saved_update, self._saved_landmark = position.update, position.landmark
@@ -328,15 +326,17 @@ class _Trainer:
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
         try:
-            reason = self._descend()
-            if reason != INTERRUPTED and not self._position.landmark and not self._validate():
-                reason = INTERRUPTED
+            return self._ran()
         except LinkError:
-            if self._peers.leads:  # the update that failed changed nothing: what was done before it is kept
-                self._position.seconds = self._seconds()
+            if self._peers.leads:  # an update that failed changed nothing: what was done before it is kept
                 self._write_state()
             raise
+
+    def _ran(self) -> Run:
+        reason = self._descend()
         position = self._position
+        if reason != INTERRUPTED and position.validated_update != position.update and not self._validate():
+            reason = INTERRUPTED
         finished = reason != INTERRUPTED
         if not finished and self._saved_update != position.update:
             self._save()
@@ -400,9 +400,9 @@ class _Trainer:
         return reason
 
     def _ended(self) -> str:
-        """What ends training now, in words; empty while it goes on. The same on all processes."""
+        """What ends training now, in words; empty while it goes on."""
         position, train = self._position, self._config.train
-        if self._stop or (self._peers.size == 1 and self._interrupted.is_set()):
+        if self._stopping or (self._peers.size == 1 and self._interrupted.is_set()):
             return INTERRUPTED
         if position.since_best >= train.patience:
             return f"no better dev {train.dev_metric} for {train.patience} validations"
@@ -433,7 +433,7 @@ class _Trainer:
             )
             loss.backward()
         nats, interrupts = peers.sum_gradients(*self._gradients, nats, float(self._interrupted.is_set()))
-        self._stop = interrupts > 0
+        self._stopping = peers.size > 1 and interrupts > 0
         norm = self._optimizer.update(self._rate(), most=self._stability.most)
         position.update, position.index = position.update + 1, position.index + 1
         if fault := self._stability.saw(norm):
@@ -473,11 +473,9 @@ class _Trainer:
             if self._averaged is not self._model:
                 copy_weights(self._averaged, weights)
             give_back()
-            model, interrupted = self._averaged.eval(), self._interrupted.is_set
+            asked, model = self._interrupted.is_set, self._averaged.eval()
             try:
-                verdict = validate(
-                    model, self._prepared, self._config, precision=self._precision, interrupted=interrupted
-                )
+                verdict = validate(model, self._prepared, self._config, precision=self._precision, interrupted=asked)
             except InterruptedValidation:
                 return None
             verdicts.append(verdict)
@@ -487,7 +485,7 @@ class _Trainer:
 
         score = self._peers.lead(judged)
         if score is None:
-            self._stop = True
+            self._stopping = True
             return False
         best = better(metric, score, position.best_score)
         if best:
@@ -517,7 +515,6 @@ class _Trainer:
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
-
         self._peers.lead(self._write_state)
         self._saved = self._peers.seconds
         self._saved_update, self._saved_landmark = self._position.update, self._position.landmark
@@ -712,10 +709,8 @@ def batch_loss(
 
 @contextmanager
 def _interruptible(*, alone: bool) -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM or a closed terminal (SIGHUP) sets; a second Ctrl-C stops at once.
-
-    Unless a launcher hands the first one on (``alone`` is False).
-    """
+    """An event that Ctrl-C, SIGTERM or a closed terminal (SIGHUP) sets; a second Ctrl-C stops at once,
+    unless a launcher hands the first one on."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event

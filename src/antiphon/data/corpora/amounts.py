@@ -1,7 +1,7 @@
 """Amounts as each language writes them, asked for by features: ``long;hour;pl 5`` → ``5 godzin``.
 
-Generated from the Unicode CLDR (through Babel): decimals, percentages, money, and measures, whose nouns are inflected for
-the number. An inflection task whose data anyone can make: what must be learnt are each language's plural forms,
+Generated from the Unicode CLDR (through Babel): decimals, percentages, money, and measures, whose nouns are inflected
+for the number. An inflection task whose data anyone can make: what must be learnt are each language's plural forms,
 separators, digits and places of signs.
 """
 
