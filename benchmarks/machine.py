@@ -25,6 +25,7 @@ def describe() -> dict[str, object]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
+        "onnxruntime": metadata.version("onnxruntime"),
         "antiphon": VERSION,
     }
 

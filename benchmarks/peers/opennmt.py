@@ -23,15 +23,18 @@ OPENNMT = Environment(
 )
 
 
-def train(python: Path, job: Job, *, feeding: bool) -> Measured:
-    """One run; the first report, in which everything happens for the first time, is left out."""
+def train(python: Path, job: Job, *, feeding: bool, updates: int = UPDATES, save: str = "") -> Measured:
+    """One run; the first report, in which everything happens for the first time, is left out.
+
+    With ``save`` its checkpoint is kept as SAVE_step_UPDATES.pt.
+    """
     config = {
         "save_data": "onmt",
         "src_vocab": "onmt.vocab",
         "share_vocab": "true",
         "overwrite": "true",
         "data": "{train: {path_src: train.src, path_tgt: train.tgt}, valid: {path_src: dev.src, path_tgt: dev.tgt}}",
-        "save_model": "onmt-model",
+        "save_model": save or "onmt-model",
         "encoder_type": "brnn",
         "decoder_type": "rnn",
         "rnn_type": "LSTM",
@@ -49,10 +52,10 @@ def train(python: Path, job: Job, *, feeding: bool) -> Measured:
         "optim": "adam",
         "learning_rate": 0.001,
         "max_grad_norm": 1.0,
-        "train_steps": UPDATES,
+        "train_steps": updates,
         "report_every": REPORT,
         "valid_steps": 100000,
-        "save_checkpoint_steps": 100000,
+        "save_checkpoint_steps": updates if save else 100000,
         "seed": job.seed,
     }
     (job.folder / "onmt.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))

@@ -65,16 +65,16 @@ class Optimizer:
             self._adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, weight_decay=0.0, fused=True)
             self._moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in self._sparse.items()}
 
-    def update(self, rate: float) -> float:
+    def update(self, rate: float, *, most: float = math.inf) -> float:
         """Applies the gradients with this learning rate and clears them. Returns their norm before clipping.
 
-        A norm that is not finite changes nothing but the returned value.
+        With a norm that is not finite, or above ``most``, nothing is applied.
         """
         dense = [p.grad for p in self._dense.values() if p.grad is not None]
         rows = {name: p.grad.coalesce() for name, p in self._sparse.items() if p.grad is not None}
         values = dense + [grad.values() for grad in rows.values()]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values))))
-        if math.isfinite(norm):
+        if math.isfinite(norm) and norm <= most:
             if norm > self._config.clip:
                 torch._foreach_mul_(values, self._config.clip / norm)
             self.updates += 1
