@@ -476,7 +476,7 @@ def _likeliest(graph: Graph, log_probs: str, k: str, size: int) -> tuple[str, st
     _, chosen = graph.nodes("TopK", best, few, outputs=2, axis=1)
     inside = graph.reshape(graph.node("GatherND", blocks, graph.unsqueeze(chosen, 2), batch_dims=1), 0, -1)
     top, places = graph.nodes("TopK", inside, k, outputs=2, axis=1)
-    # in f32, which is exact here: a division of whole numbers by a stranger's zero would end the process
+    # in f32, which is exact here: so no graph needs a division of whole numbers, and none is allowed one
     share = graph.node("Mul", graph.node("Cast", places, to=TensorProto.FLOAT), graph.constant(_f32(1 / BLOCK)))
     nth = graph.node("Cast", share, to=TensorProto.INT64)
     moved = graph.node("Sub", graph.node("GatherElements", chosen, nth, axis=1), nth)
