@@ -451,7 +451,7 @@ def draw(found: dict[str, dict[str, float]], path: Path) -> None:
 def show(table: dict[str, dict[str, float]]) -> None:
     """Columns beside each other, or one block after the other where they have different rows."""
     columns = list(table)
-    if len(columns) == 1 or set(table[columns[0]]) & set(table[columns[1]]):
+    if all(set(rows) <= set(table[columns[0]]) for rows in table.values()):
         width = max(14, *map(len, columns))
         print(" " * 44, *(f"{name:>{width}}" for name in columns))
         for key in table[columns[0]]:
