@@ -44,7 +44,11 @@ from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
 from antiphon.runtime.onnx_engine import OnnxEngine, load_engine
 from antiphon.search import Engine, Hypothesis, beam, greedy
 from benchmarks import machine
-from benchmarks.peers import LSTM500, environment, opennmt_run, write_symbols
+from benchmarks.peers.opennmt import OPENNMT as ENVIRONMENT
+from benchmarks.peers.opennmt import train
+from benchmarks.peers.ours import LSTM500
+from benchmarks.peers.peer import Job
+from benchmarks.peers.symbols import write_symbols
 
 WAYS = {"beam 5, 32 at a time": (5, 32), "greedy, 32 at a time": (1, 32), "greedy, alone": (1, 1)}
 ALONE = 40
@@ -238,11 +242,11 @@ def prepared(corpus: Path, home: Path, python: Path, updates: int, minutes: floa
     """OpenNMT-py's checkpoint and our folders, trained and exported if they are not there."""
     if not (home / "dev.src").exists():
         home.mkdir(parents=True, exist_ok=True)
-        write_symbols(corpus, home)
+        write_symbols(corpus, home, "subwords")
     checkpoint = f"model_step_{updates}.pt"
     if not (home / checkpoint).exists():
         print(f"training OpenNMT-py, {updates} updates", file=sys.stderr)
-        opennmt_run(python, home, 0, feeding=False, updates=updates, save="model")
+        train(python, Job(home, os.cpu_count() or 1, 1), feeding=False, updates=updates, save="model")
     run = home / "run"
     if not (run / "model.safetensors").exists():
         knobs = {"data": {"tokenizer": "symbol", "vocabulary": 20000}, "train": {"seed": 1}}
@@ -261,7 +265,7 @@ def peers(asked: argparse.Namespace) -> dict[str, object]:
     """Beside OpenNMT-py."""
     import sacrebleu
 
-    python = environment(asked.home)
+    python = ENVIRONMENT.python(asked.home)
     home = asked.home.absolute() / "decoding"
     checkpoint, folders = prepared(asked.data, home, python, asked.updates, asked.minutes)
     models = {f"Antiphon, {name}": antiphon.load(folder, threads=2) for name, folder in folders.items()}

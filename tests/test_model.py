@@ -244,6 +244,20 @@ def test_a_folder_loads_what_was_saved(tmp_path, monkeypatch):
     assert isinstance(model.predict("the cat").text, str)
 
 
+def test_several_folders_are_an_ensemble_if_they_share_their_tokenizers(tmp_path, monkeypatch):
+    for name, texts in (("a", SENTENCES), ("b", SENTENCES), ("c", SENTENCES[:2])):
+        tokenizer = Tokenizer.train(texts, kind="char", vocabulary=60)
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, json.dumps({"antiphon": "0.1.0", "facts": {}, **Config().model_dump(mode="json")}))
+        tokenizer.save(tmp_path / name / "tokenizer.json")
+    runner = SimpleNamespace(load_engine=lambda *_, target_vocabulary, **__: FakeEngine(target_vocabulary))
+    monkeypatch.setitem(sys.modules, "antiphon.nn.engine", runner)
+    both = load(tmp_path / "a", tmp_path / "b")
+    assert both.predict("a cat").text == load(tmp_path / "a").predict("a cat").text
+    with pytest.raises(UsageError, match=r"must share their tokenizers, .*c; train all on the same data"):
+        load(tmp_path / "a", tmp_path / "c")
+
+
 def test_a_run_folder_without_torch_names_the_extra(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.startswith("antiphon.nn.")]:
         monkeypatch.delitem(sys.modules, name)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from antiphon.config import SearchConfig
 from antiphon.data.tokenizer import BOS, EOS, PAD, UNK
-from antiphon.search import Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
+from antiphon.search import Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 from antiphon.search.hypothesis import length_penalty
 from fakes import FakeEngine
 
@@ -238,3 +238,34 @@ def test_reranking_prefers_what_the_source_has_to_do_with():
     assert any(before[0].ids != after[0].ids for before, after in zip(found, ranked, strict=True))
     none = rerank(engine, found, config.model_copy(update={"mmi": 0.0}))
     assert [[h.ids for h in of] for of in none] == [[h.ids for h in of] for of in found]
+
+
+# Ensembles.
+
+
+@few
+@given(sources, configs)
+def test_an_ensemble_of_one_model_is_that_model(rows, config):
+    src, src_len = padded(rows)
+    alone = beam(FakeEngine(), src, src_len, config, limits(rows))
+    for members in (1, 3):
+        together = beam(Ensemble([FakeEngine()] * members), src, src_len, config, limits(rows))
+        assert [[h.ids for h in row] for row in together] == [[h.ids for h in row] for row in alone]
+        for one, other in zip(itertools.chain(*together), itertools.chain(*alone), strict=True):
+            assert one.log_prob == pytest.approx(other.log_prob, abs=1e-4)
+
+
+@few
+@given(sources)
+def test_an_ensembles_probability_is_the_mean(rows):
+    src, src_len = padded(rows)
+    members = [FakeEngine(sharpness=sharpness) for sharpness in (0.5, 2.0, 4.0)]
+    config = SearchConfig(length_penalty=0.0, unknown=True)
+    for engine in (Ensemble(members), Ensemble(members[::-1])):
+        for row, [found] in enumerate(greedy(engine, src, src_len, config, limits(rows))):
+            ids = np.array([[*found.ids, EOS] if found.finished else found.ids])
+            tgt_in = np.concatenate([[[BOS]], ids[:, :-1]], axis=1)
+            one = src[row : row + 1, : src_len[row]], src_len[row : row + 1], tgt_in, ids
+            each = [np.exp(member.score(*one)) for member in members]
+            np.testing.assert_allclose(np.exp(engine.score(*one)), np.mean(each, axis=0), rtol=1e-5)
+            assert found.log_prob == pytest.approx(float(engine.score(*one).sum()), abs=1e-4)

@@ -19,7 +19,7 @@ from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import MissingExtraError, UsageError
 from antiphon.runtime.bundled import resolved
 from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
-from antiphon.search import Engine, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
+from antiphon.search import Engine, Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 
 _T = TypeVar("_T")
 END = "</s>"
@@ -301,21 +301,40 @@ class Spoken:
         return piece
 
 
-def load(folder: str | Path, *, threads: int | None = None) -> Model:
-    """The model in an exported folder or a run folder, or a bundled one.
+def load(folder: str | Path, *others: str | Path, threads: int | None = None) -> Model:
+    """The model in an exported folder or a run folder, or a bundled one; of several folders, their ensemble.
 
     Runs no code of the folder's, and uses a bounded amount of memory whatever is in it.
 
     Args:
         folder: what `antiphon export` or `antiphon train` made; or the name of a bundled model (``dates``), where no
             folder has it.
+        others: models of the same tokenizers, whose probabilities are averaged with the first one's. The knobs of the
+            first are the ensemble's.
         threads: of an exported model: how many parts of a list of texts are worked on at once; None: one for each core.
             What is answered does not depend on it.
 
     Raises:
         FolderError: it does not exist, is no model folder, is damaged, or was made by a newer Antiphon.
         MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
+        UsageError: the tokenizers of the models differ.
     """
+    first, *rest = (_load(one, threads) for one in (folder, *others))
+    for model in rest:
+        both = ((first.source_tokenizer, model.source_tokenizer), (first.target_tokenizer, model.target_tokenizer))
+        reads = first.config.data.reverse_source == model.config.data.reverse_source
+        if not reads or any(one.to_json() != other.to_json() for one, other in both):
+            cure = "train all on the same data (with the same dev part) and the same tokenizer knobs"
+            raise UsageError("models of an ensemble must share their tokenizers", where=str(model.folder), cure=cure)
+    if not rest:
+        return first
+    engine = Ensemble([first.engine, *(model.engine for model in rest)])
+    return Model(
+        engine, first.source_tokenizer, first.target_tokenizer, first.config, first.folder, threads=first.threads
+    )
+
+
+def _load(folder: str | Path, threads: int | None) -> Model:
     folder = resolved(folder)
     config, _ = read_config(folder)
     source_tokenizer, target_tokenizer = read_tokenizers(folder)

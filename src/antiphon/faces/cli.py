@@ -10,7 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +30,7 @@ from antiphon.faces.knobs import (
 )
 from antiphon.faces.record import as_record
 from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table, write_lines
+from antiphon.runtime.folder import CONFIG
 from antiphon.version import VERSION
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def evaluate(
     Parameters
     ----------
     model
-        A run or model folder, or a bundled model: dates.
+        A run or model folder, or a bundled model: dates; "A,B": the mean of several.
     pairs
         A file of pairs, or a folder made by antiphon data.
     split
@@ -262,7 +263,7 @@ def predict(
     Parameters
     ----------
     model
-        A run or model folder, or a bundled model: dates.
+        A run or model folder, or a bundled model: dates. Of several ("A,B", or A B) the mean of their probabilities.
     text
         Sources; put -- before the first if one begins with a hyphen.
     input
@@ -279,8 +280,10 @@ def predict(
     overrides = _search_overrides(search)
     if text and input is not None:
         raise UsageError("both TEXT and --input", where="antiphon predict", cure="give one of them")
+    members = [model, *takewhile(_is_model, text)]
+    text = text[len(members) - 1 :]
     sources = iter(text) if text else _lines(input)
-    loaded = _load(model)
+    loaded = _load(",".join(members))
     usual = loaded.config.search
     nbest = overrides.get("nbest", usual.nbest)
     if "beam" not in overrides and not overrides.get("sample", usual.sample):
@@ -330,7 +333,7 @@ def score(
     Parameters
     ----------
     model
-        A run or model folder, or a bundled model: dates.
+        A run or model folder, or a bundled model: dates; "A,B": the mean of several.
     pairs
         A file of pairs, or a folder made by antiphon data.
     split
@@ -372,7 +375,7 @@ def chat(
     Parameters
     ----------
     model
-        A run or model folder, or a bundled model [default: the bundled bot].
+        A run or model folder, a bundled model, or several: "A,B" [default: the bundled bot].
     transcript
         A file the conversation is added to, as text or (*.jsonl) as JSON.
     store
@@ -652,10 +655,14 @@ def _search_overrides(flags: Any) -> dict[str, Any]:
     return overrides
 
 
+def _is_model(word: str) -> bool:
+    return (Path(word) / CONFIG).is_file()
+
+
 def _load(folder: str) -> Model:
     from antiphon.model import load
 
-    return load(folder)
+    return load(*([folder] if Path(folder).exists() else folder.split(",")))
 
 
 def _split(data: str, split: Literal["test", "dev", "train"] | None) -> list[Pair]:
