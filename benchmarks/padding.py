@@ -26,7 +26,7 @@ import torch
 from antiphon.config import load_config
 from antiphon.data.batches import BatchStream
 from antiphon.data.buckets import BucketPlan, rows_per_bucket
-from antiphon.data.pairs import read_corpus
+from antiphon.data.corpus import read_corpus
 from antiphon.nn.kernels import LoopProduct
 from antiphon.nn.packing import Packing
 from antiphon.training.preparation import Prepared, prepare
@@ -38,7 +38,7 @@ SHAPES = 12
 
 def rectangles(prepared: Prepared, plan: BucketPlan, rows: list[int], order: str) -> dict[str, float]:
     """Padding of whole batches."""
-    stream = BatchStream(*prepared.train, plan, rows, order=order, seed=1)  # type: ignore[arg-type]
+    stream = BatchStream(*prepared.train.shard(0)[:2], plan, rows, order=order, seed=1)  # type: ignore[arg-type]
     real = computed = 0
     for index in range(stream.batches_per_epoch):
         batch = stream.batch(0, index)
@@ -49,7 +49,7 @@ def rectangles(prepared: Prepared, plan: BucketPlan, rows: list[int], order: str
 
 def packed(prepared: Prepared, plan: BucketPlan, rows: list[int]) -> dict[str, float]:
     """Padding of what is left when rows that have ended leave, in bf16."""
-    stream = BatchStream(*prepared.train, plan, rows, seed=1)
+    stream = BatchStream(*prepared.train.shard(0)[:2], plan, rows, seed=1)
     real = rounded = stepped = 0
     for index in range(stream.batches_per_epoch):
         batch = stream.batch(0, index)
@@ -68,7 +68,7 @@ def packed(prepared: Prepared, plan: BucketPlan, rows: list[int]) -> dict[str, f
 
 def sorted_batches(prepared: Prepared, positions: int) -> dict[str, float]:
     """Padding of sorted batches."""
-    source, target = (store.lengths.astype(np.int64) + 1 for store in prepared.train)
+    source, target = (store.lengths.astype(np.int64) + 1 for store in prepared.train.shard(0)[:2])
     data = prepared.config.data
     source, target = np.minimum(source, data.max_source), np.minimum(target, data.max_target)
     order = np.lexsort((source, target))

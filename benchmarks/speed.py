@@ -31,7 +31,7 @@ from torch import nn
 
 from antiphon.config import Config, load_config
 from antiphon.data.batches import Batch
-from antiphon.data.pairs import read_corpus
+from antiphon.data.corpus import read_corpus
 from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import LOG, read_lines
@@ -128,7 +128,7 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
     model, precision = Seq2Seq(config.model, **sizes).train(), choose_precision(config.train.precision)
     optimizer = optimizer_for(model, config)
     sampler = sampler_for(prepared)
-    stream, clock = prepared.stream(0), Clock()
+    stream, clock = prepared.stream(0, 0), Clock()
     clock.watch(model.encoder, "encode")
     clock.watch(model.decoder, "decode and attend")
     if model.decoder.attention is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,8 +20,7 @@ SMALL = BucketPlan.by_hand([(3, 6), (6, 3)])
 
 
 def store(rows: list[list[int]]) -> Store:
-    flat = np.array([token for row in rows for token in row], np.uint16)
-    return Store(flat, np.concatenate(([0], np.cumsum([len(row) for row in rows]))).astype(np.int64))
+    return Store.of_rows(rows)
 
 
 def stream(pairs: list[tuple[list[int], list[int]]], plan: BucketPlan = PLAN, rows: int = 3, **options) -> BatchStream:
@@ -142,9 +139,19 @@ def test_make_batch_agrees_with_a_plain_loop(pairs, reverse: bool, extra: int) -
     check(batch, shape, pairs, reverse=reverse)
 
 
-def test_memory_mapped_ids_make_the_same_batches(tmp_path: Path) -> None:
-    pairs = [([5 + n] * (n % 9), [70_000 + n] * (n % 7)) for n in range(20)]
-    sides = [Store.write(tmp_path / str(side), [pair[side] for pair in pairs]) for side in (0, 1)]
-    mapped = BatchStream(sides[0], sides[1], PLAN, [4] * 4)
-    for batch in mapped.epoch(0):
-        check(batch, PLAN.buckets[batch.bucket], pairs)
+@settings(deadline=None, max_examples=40)
+@given(pairs=PAIRS, size=st.integers(1, 4), order=st.sampled_from(["shuffled", "proportional"]))
+def test_parts_of_a_batch_are_the_batch(pairs, size: int, order) -> None:
+    whole = stream(pairs, rows=3, order=order)
+    parts = [stream(pairs, rows=3, order=order, part=(rank, size)) for rank in range(size)]
+    for index in range(whole.batches_per_epoch):
+        one, shares = whole.batch(2, index), [part.batch(2, index) for part in parts]
+        assert one.tokens == int((one.tgt_out != PAD).sum())
+        assert {share.tokens for share in shares} == {one.tokens}
+        assert len({share.src.shape for share in shares}) == 1
+        assert sum(int((share.tgt_out != PAD).sum()) for share in shares) == one.tokens
+        assert sorted(i for share in shares for i in share.indices) == sorted(one.indices.tolist())
+        for rank, share in enumerate(shares):
+            assert share.indices.tolist() == one.indices[rank::size].tolist()
+            assert np.array_equal(share.src[: share.rows], one.src[: one.rows][rank::size])
+            assert np.array_equal(share.tgt_out[: share.rows], one.tgt_out[: one.rows][rank::size])

@@ -22,7 +22,8 @@ from antiphon.data.corpora import RECIPES, prepare
 from antiphon.data.corpora.dates import LOCALES, Writer, is_decided
 from antiphon.data.corpora.download import Download, cached
 from antiphon.data.corpora.source import Source
-from antiphon.data.pairs import TURN, Card, Pair, read_corpus
+from antiphon.data.corpus import read_corpus
+from antiphon.data.pairs import TURN, Card, Pair
 from antiphon.errors import DataError, FolderError, MissingExtraError, UsageError
 
 GENERATED = ("amounts", "dates")
@@ -209,7 +210,7 @@ def test_cornell_splits_by_movie_and_breaks_at_gaps(tmp_path: Path) -> None:
     }
     assert card.counts["movies"] == 100
     corpus = read_corpus(tmp_path / "out")
-    pairs = corpus.train + corpus.dev + corpus.test
+    pairs = [*corpus.train, *corpus.dev, *corpus.test]
     assert len(pairs) == 200
     assert Pair("café 7", "yes & no") in pairs
     assert Pair("what?", "nothing") in pairs
@@ -218,7 +219,7 @@ def test_cornell_splits_by_movie_and_breaks_at_gaps(tmp_path: Path) -> None:
     assert corpus.test
     again = prepare("cornell", source=tmp_path / "c.zip", out=tmp_path / "other", seed=2)
     assert again.counts["movies"] == 100
-    assert read_corpus(tmp_path / "other").test != corpus.test
+    assert list(read_corpus(tmp_path / "other").test) != list(corpus.test)
 
 
 def test_cornell_joins_context(tmp_path: Path) -> None:
@@ -280,10 +281,10 @@ def test_multi30k_reads_tok_and_raw(tmp_path: Path) -> None:
     source = tarred(tmp_path / "m.tar.gz", members)
     prepare("multi30k", source=source, out=tmp_path / "tok")
     corpus = read_corpus(tmp_path / "tok")
-    assert corpus.train == [Pair("a train en .", "a train de .")]
-    assert corpus.dev == [Pair("a val en .", "a val de .")]
+    assert list(corpus.train) == [Pair("a train en .", "a train de .")]
+    assert list(corpus.dev) == [Pair("a val en .", "a val de .")]
     prepare("multi30k", source=source, out=tmp_path / "raw", options={"form": "raw", "pair": "de-en"})
-    assert read_corpus(tmp_path / "raw").test == [Pair("A test_2016_flickr de.", "A test_2016_flickr en.")]
+    assert list(read_corpus(tmp_path / "raw").test) == [Pair("A test_2016_flickr de.", "A test_2016_flickr en.")]
     with pytest.raises(DataError, match=r"no train\.lc\.norm\.tok\.fr in it"):
         prepare("multi30k", source=source, out=tmp_path / "fr", options={"pair": "en-fr"})
 
@@ -326,7 +327,7 @@ def test_sigmorphon_brings_test_where_there_is_one(tmp_path: Path) -> None:
     assert (card.counts["test"], card.note) == (0, "no test part: this archive has none")
     source = tarred(tmp_path / "s.tar.gz", {**members, "d/low/gre_test.tsv": b"test\tt e\nword\n"})
     card = prepare("sigmorphon2021", source=source, out=tmp_path / "out", options={"language": "gre"})
-    assert read_corpus(tmp_path / "out").test == [Pair("test", "t e")]
+    assert list(read_corpus(tmp_path / "out").test) == [Pair("test", "t e")]
     assert card.skipped == {"malformed lines": 1}
     with pytest.raises(UsageError, match=r'did you mean "gre"'):
         prepare("sigmorphon2021", source=source, out=tmp_path / "out", options={"language": "grek"})
@@ -345,7 +346,7 @@ def test_dates_are_disjoint_unique_and_seeded(tmp_path: Path) -> None:
     assert not (days[0] & days[1])
     assert not (days[0] & days[2])
     assert not (days[1] & days[2])
-    pairs = corpus.train + corpus.dev + corpus.test
+    pairs = [*corpus.train, *corpus.dev, *corpus.test]
     assert len({pair.source for pair in pairs}) == len(pairs)
     assert all(1900 <= datetime.date.fromisoformat(pair.target).year < 2100 for pair in pairs)
     assert all(pair.target[:4] in pair.source for pair in pairs)
@@ -409,7 +410,7 @@ def test_amounts_are_disjoint_and_agree_with_their_numbers(tmp_path: Path) -> No
     card = prepare("amounts", out=tmp_path / "a", options=sizes)
     assert {name: card.counts[name] for name in sizes} == sizes
     corpus = read_corpus(tmp_path / "a")
-    pairs = corpus.train + corpus.dev + corpus.test
+    pairs = [*corpus.train, *corpus.dev, *corpus.test]
     assert len({pair.source for pair in pairs}) == len(pairs)
     written = {pair.source: pair.target for pair in pairs}
     polish = {

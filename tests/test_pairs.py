@@ -9,14 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.data.pairs import (
     TURN,
     Card,
-    Corpus,
     Pair,
     adjacent_pairs,
     join_context,
-    read_corpus,
     read_pairs,
     write_pairs,
 )
@@ -139,7 +138,7 @@ def test_held_out_sources_are_new(
     path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
     write_pairs(path, pairs)
     corpus = read_corpus(path, dev_pairs=dev_pairs, seed=seed)
-    assert sorted(corpus.train + corpus.dev) == sorted(Pair(*pair) for pair in pairs)
+    assert sorted([*corpus.train, *corpus.dev]) == sorted(Pair(*pair) for pair in pairs)
     assert corpus.train
     assert corpus.dev
     assert not {pair.source for pair in corpus.train} & {pair.source for pair in corpus.dev}

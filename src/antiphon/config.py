@@ -21,6 +21,10 @@ from antiphon.errors import UsageError
 TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Length = Annotated[int, Field(ge=1, le=1 << 16)]
+Width = Annotated[int, Field(ge=1, le=1 << 16)]
+Layers = Annotated[int, Field(ge=1, le=64)]
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 
 
 BUDGETS = frozenset(("minutes", "max_updates", "epochs"))
@@ -28,7 +32,7 @@ BUDGETS = frozenset(("minutes", "max_updates", "epochs"))
 
 
 class _Group(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 
 
 class DataConfig(_Group):
@@ -41,7 +45,7 @@ class DataConfig(_Group):
     """The same for the target; None: as the source."""
     share_vocabulary: bool = True
     """One vocabulary for both sides (needs the same kind of tokenizer on both); False: one each."""
-    vocabulary: Annotated[int, Field(ge=8)] = 6000
+    vocabulary: Annotated[int, Field(ge=8, le=1_000_000)] = 6000
     """Most tokens in a vocabulary; small data gives fewer."""
     min_count: Count = 1
     """Words, characters and symbols seen fewer times become UNK (the lecture's THRESHOLD is 2)."""
@@ -55,19 +59,22 @@ class DataConfig(_Group):
     """Chance of leaving out a merge (bpe) or of sampling another segmentation (unigram) in training."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
-    context: Annotated[int, Field(ge=0)] = 0
+    context: Annotated[int, Field(ge=0, le=1000)] = 0
     """Earlier turns joined in front of the source, for dialogue; the chat remembers as many."""
-    buckets: Annotated[int, Field(ge=1, le=64)] | tuple[tuple[Count, Count], ...] = 10
+    buckets: Annotated[int, Field(ge=1, le=64)] | tuple[tuple[Length, Length], ...] = 10
     """How many (source, target) shapes to choose by dynamic programming, or the shapes themselves, in tokens
     with EOS counted."""
-    max_source: Annotated[int, Field(ge=2)] = 200
+    max_source: Annotated[Length, Field(ge=2)] = 200
     """Longest source in tokens (EOS counted); what to do beyond it is ``too_long``."""
-    max_target: Annotated[int, Field(ge=2)] = 200
+    max_target: Annotated[Length, Field(ge=2)] = 200
     """Longest target in tokens (EOS counted)."""
     too_long: Literal["truncate", "drop"] = "truncate"
     """Pairs beyond the largest bucket: cut to fit, or left out; both are counted and reported."""
     dev_pairs: Count = 1000
     """Pairs held out for validation when DATA brings none (never more than a tenth of it)."""
+    ids: str | None = None
+    """Where the token ids are kept: a folder, or an address of fsspec's such as s3://bucket/ids; None: in the run
+    folder."""
 
 
 class ModelConfig(_Group):
@@ -75,22 +82,22 @@ class ModelConfig(_Group):
 
     cell: Literal["gru", "lstm"] = "lstm"
     """The recurrent cell of both sides."""
-    embedding: Count = 256
+    embedding: Width = 256
     """Width of token embeddings (E)."""
-    hidden: Count = 256
+    hidden: Width = 256
     """Width of an RNN layer, per direction (H)."""
-    encoder_hidden: Count | None = None
+    encoder_hidden: Width | None = None
     """The same in the encoder, if it is to differ; None: ``hidden``."""
-    encoder_layers: Count = 2
+    encoder_layers: Layers = 2
     """RNN layers in the encoder."""
-    decoder_layers: Count = 2
+    decoder_layers: Layers = 2
     """RNN layers in the decoder."""
     bidirectional: bool = True
     """The encoder reads both ways; the memory is then 2 H wide."""
     attention: Literal["none", "additive", "dot", "general", "multihead"] = "multihead"
     """none: the fixed-vector model. additive: Bahdanau et al. 2015. dot, general: Luong et al. 2015. multihead:
     Vaswani et al. 2017."""
-    heads: Count = 4
+    heads: Width = 4
     """Heads of multihead attention; must divide ``hidden``."""
     feed: bool = False
     """The context of step t-1 enters step t (Bahdanau; Luong's input feeding): slower to train, since
@@ -131,7 +138,7 @@ class ModelConfig(_Group):
 class TrainConfig(_Group):
     """The loop: how fast, how long, when to stop."""
 
-    seed: int = 1
+    seed: Seed = 1
     """Everything random follows from it."""
     minutes: Annotated[float, Field(gt=0)] | None = None
     """Time budget; the learning rate reaches zero at its end. None: until the dev score stops improving."""
@@ -159,13 +166,13 @@ class TrainConfig(_Group):
     """Largest norm of the whole gradient."""
     label_smoothing: Share = 0.1
     """Probability given evenly to all words (full softmax only)."""
-    samples: Count = 512
+    samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Sampled words an update (sampled softmax)."""
     average: Share = 0.998
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
-    batch_tokens: Count = 2000
+    batch_tokens: Annotated[int, Field(ge=1, le=1 << 22)] = 2000
     """Budget of positions a batch, padding counted: rows of a bucket = budget / its longer side."""
-    batch_size: Count | None = None
+    batch_size: Annotated[int, Field(ge=1, le=1 << 16)] | None = None
     """Rows of every batch; None: from ``batch_tokens``."""
     order: Literal["shuffled", "proportional"] = "shuffled"
     """Batches of all buckets shuffled, each once an epoch; or a bucket drawn at random in proportion to its
@@ -179,8 +186,10 @@ class TrainConfig(_Group):
     """Dev sources answered at each validation, for the dev score, the samples and the boredom warning."""
     precision: Literal["auto", "f32", "bf16"] = "auto"
     """Number format of matrix products; auto: bf16 where this CPU does it fast."""
-    threads: Annotated[int, Field(ge=1)] | None = None
-    """CPU threads; None: all cores."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """CPU threads; None: all cores, shared evenly by the processes that a launcher started on this machine."""
+    link_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0
+    """Several processes: longest wait for another's answer before training ends with an error."""
 
 
 class SearchConfig(_Group):
@@ -194,7 +203,7 @@ class SearchConfig(_Group):
     """Exponent a of the length penalty ((5 + length) / 6)^a (Wu et al. 2016); 0: none."""
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
     """No n-gram of this size twice in one answer; 0: no rule."""
-    max_length: Count | None = None
+    max_length: Length | None = None
     """Most tokens of an answer; None: the model's longest bucket, or three times the source if that is more."""
     unknown: bool = False
     """Whether UNK may be answered."""
@@ -206,7 +215,7 @@ class SearchConfig(_Group):
     """Sample among this many likeliest tokens."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.95
     """Sample among the fewest tokens that hold this much probability."""
-    seed: int | None = None
+    seed: Seed | None = None
     """Seed of the sampling; None: different each time."""
     mmi: Annotated[float, Field(ge=0)] = 0.0
     """Rank answers by log P(T | S) less this share of log P(T), so that what fits everything loses (Li et al. 2016);
@@ -291,9 +300,13 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
             raise UsageError(f'no preset "{preset}"', where="--preset", cure=cure)
         text = (resources.files("antiphon.presets") / f"{preset}.toml").read_text(encoding="utf-8")
     try:
-        return tomllib.loads(text), preset
-    except tomllib.TOMLDecodeError as error:
+        tree = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not TOML, nested too deep, or a number of thousands of digits
         raise UsageError(f"not TOML: {error}", where=preset, cure="see docs/concepts.md for the form") from None
+    for group in Config.model_fields.keys() & tree.keys():
+        if not isinstance(tree[group], dict):
+            raise UsageError(f"{group} is no table of knobs", where=preset, cure=f"write [{group}] above its knobs")
+    return tree, preset
 
 
 def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
@@ -308,7 +321,15 @@ def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
         cure = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
         return UsageError(f"unknown knob {key}", where=where, cure=cure)
     message = fault["msg"].removeprefix("Value error, ")
-    got = f" (got {json.dumps(fault['input'], default=str)})"
+    got = f" (got {_written(fault['input'])})"
     if fault["type"] == "value_error":  # knobs that do not go together; the sentence names them
         return UsageError(message, where=where, cure="change one of them")
     return UsageError(f"{key}: {message}{got}", where=where, cure="see antiphon train --help")
+
+
+def _written(value: Any) -> str:
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError):  # Python does not write numbers of thousands of digits
+        return "something too large to show"
+    return text if len(text) <= 200 else f"{text[:199]}…"

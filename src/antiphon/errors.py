@@ -5,6 +5,7 @@ AntiphonError                 every mistake a user can make or mend; the command
  ├─ DataError                 a corpus file: missing, empty, not UTF-8, a line that is not a pair
  ├─ FolderError               a run or model folder: exists already, damaged, foreign, in use, other data
  ├─ SaveError                 the disk is full or refuses; what was saved before still loads
+ ├─ LinkError                 another process of a distributed run is gone or does not answer
  └─ MissingExtraError         an optional part is not installed
 
 `assert` is kept for our own bugs. Nothing here is raised for those.
@@ -49,6 +50,10 @@ class FolderError(AntiphonError):
 
 class SaveError(AntiphonError):
     """Writing failed (disk full, no permission); the earlier state on disk still loads."""
+
+
+class LinkError(AntiphonError):
+    """Another process of a distributed run is gone or does not answer; what was saved goes on with ``--resume``."""
 
 
 class MissingExtraError(AntiphonError):

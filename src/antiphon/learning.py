@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import random
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from antiphon.data.pairs import Pair, read_pairs, write_pairs
+from antiphon.data.store import is_there
 from antiphon.errors import DataError, FolderError, MissingExtraError
 from antiphon.runtime import folder as files
 
@@ -128,8 +128,11 @@ def learn(
         raise FolderError("the folder exists already", where=str(target), cure="choose another --out")
     config, facts = files.read_config(source)
     tokenizers = files.read_tokenizers(source)
-    if not (source / files.IDS).is_dir():
+    if not is_there(files.ids_of(config, source), "train"):
         raise FolderError("no run folder: it has no training data to replay", where=str(source), cure="give a run")
+    if other := files.changed(source, files.sums_of(facts)):
+        cure = "let antiphon train --resume mend it"
+        raise FolderError("not what training wrote there", where=str(source / other[0]), cure=cure)
     found = lessons(conversations.every_turn(), name or source.resolve().name)
     taught, held = split(found.corrections, seed)
     earlier = read_pairs(source / LEARNT) if (source / LEARNT).is_file() else []
@@ -140,19 +143,9 @@ def learn(
         if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
             raise
         raise MissingExtraError("learning", "train") from None
-    with tempfile.TemporaryDirectory() as scratch:
-        tuned = tuning.tune(
-            source,
-            config,
-            tokenizers,
-            new,
-            held,
-            scratch=Path(scratch),
-            minutes=minutes,
-            seed=seed,
-            worse=WORSE,
-            observer=observer,
-        )
+    tuned = tuning.tune(
+        source, config, tokenizers, new, held, minutes=minutes, seed=seed, worse=WORSE, observer=observer
+    )
     better, reason = verdict(tuned.before, tuned.best, held=len(held))
     report = Report(
         better=better,
@@ -171,7 +164,8 @@ def learn(
             for held_file in (files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER):
                 if (source / held_file).is_file():
                     shutil.copyfile(source / held_file, target / held_file)
-            shutil.copytree(source / files.IDS, target / files.IDS)
+            if config.data.ids is None:
+                shutil.copytree(source / files.IDS, target / files.IDS)
             write_pairs(target / LEARNT, new)
             files.write_config(target, config, {**facts, "learnt": asdict(report)})
             checkpoint.save_weights(target, tuned.weights)

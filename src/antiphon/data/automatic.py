@@ -18,6 +18,7 @@ from itertools import islice
 from typing import Any, Literal
 
 from antiphon.config import Config, load_config, override, parse_config
+from antiphon.data.corpus import Pairs
 from antiphon.data.pairs import TURN, Pair
 from antiphon.data.tokenizer import BUNDLE
 
@@ -55,7 +56,7 @@ class Choice:
     reason: str
 
 
-def settle(pairs: Sequence[Pair], preset: str | None, asked: Overrides) -> tuple[Config, str]:
+def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) -> tuple[Config, str]:
     """The knobs of a run, and in words what `auto` saw (empty with another preset).
 
     Args:
@@ -78,10 +79,10 @@ def settle(pairs: Sequence[Pair], preset: str | None, asked: Overrides) -> tuple
     return parse_config(knobs), choice.reason
 
 
-def _of(pairs: Sequence[Pair], budget: _Budget) -> Choice:
-    if _echo(pairs[:SAMPLE]) >= ECHO:
+def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget) -> Choice:
+    if _echo(list(islice(pairs, SAMPLE))) >= ECHO:
         return _conversation(len(pairs), budget)
-    sample = list(islice(pairs, 0, None, max(1, len(pairs) // SAMPLE)))
+    sample = pairs.sample(SAMPLE) if isinstance(pairs, Pairs) else pairs[:: max(1, len(pairs) // SAMPLE)]
     source, target = [pair.source for pair in sample], [pair.target for pair in sample]
     symbols = _closed(source), _closed(target)
     most = [LETTERS if closed else parts for closed, parts in zip(symbols, PARTS, strict=True)]
@@ -188,13 +189,15 @@ class _Budget:
 
 
 def _pace(passes: float, updates: float) -> dict[str, Any]:
-    """Budget, warm-up and average that fit so many updates."""
+    """Budget, patience, warm-up and average that fit so many updates."""
     horizon = min(max(updates / 25, 50), 1000)
     return {
         "epochs": max(1, round(passes)),
         "learning_rate": 3e-3,
         "warmup": round(min(max(updates / 25, 40), 400)),
         "average": round(1 - 1 / horizon, 4),
+        # a validation an epoch, or a hundred updates: the rate needs its time to fall before a run gives up
+        "patience": max(6, round(min(passes, updates / 100) / 3)),
     }
 
 

@@ -1,4 +1,4 @@
-"""Batches of static shape, each a pure function of (seed, epoch, index): nothing to save when training pauses."""
+"""Batches of static shape, each a pure function of (seed, shard, epoch, index): that is all there is to save."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ class Batch:
     """(B, T) int64: the target, EOS, PAD …; PAD has no weight in the loss."""
     rows: int
     """Real rows."""
+    tokens: int
+    """Real target tokens; where several processes share a batch, those of all its parts."""
     bucket: int
     """Index of the bucket in its plan."""
     indices: np.ndarray
@@ -65,18 +67,15 @@ def make_batch(
         bucket: what the batch says of its bucket.
     """
     assert len(sources) == len(targets), "as many targets as sources"
-    both = []
-    for side in (sources, targets):
-        offsets = np.concatenate(([0], np.cumsum([len(row) for row in side]))).astype(np.int64)
-        flat = np.fromiter((token for row in side for token in row), np.int32, int(offsets[-1]))
-        both.append(Store(flat, offsets))
+    both = [Store.of_rows(side) for side in (sources, targets)]
     count = len(sources) if rows is None else rows
     indices = np.arange(len(sources), dtype=np.int64)
-    return _assemble(both[0], both[1], indices, Bucket(*shape), count, reverse_source, bucket)
+    tokens = sum(min(len(row) + 1, shape[1]) for row in targets)
+    return _assemble(both[0], both[1], indices, Bucket(*shape), count, tokens, reverse_source, bucket)
 
 
 class BatchStream:
-    """The batches of every epoch.
+    """The batches that one shard gives in every epoch.
 
     Order "shuffled": pairs are shuffled within their buckets and cut into batches, the batches of all buckets are
     shuffled; every pair comes once an epoch, the last batch of a bucket is filled up with filler rows.
@@ -96,6 +95,7 @@ class BatchStream:
         reverse_source: feed sources backwards; EOS stays last.
         too_long: cut pairs beyond every bucket, or drop them.
         seed: any whole number.
+        part: (r, n): of each batch only its rows r, r + n, …; for one of n processes that share it.
 
     Raises:
         DataError: no pair left to make a batch of.
@@ -112,12 +112,13 @@ class BatchStream:
         reverse_source: bool = False,
         too_long: TooLong = "truncate",
         seed: int = 1,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         assert len(source) == len(target), "as many targets as sources"
         assert len(rows) == len(plan.buckets), "rows for every bucket"
         assert min(rows) >= 1, "a row at least"
         self.source, self.target, self.plan, self.rows = source, target, plan, list(rows)
-        self.order, self.reverse_source, self.seed = order, reverse_source, seed
+        self.order, self.reverse_source, self.seed, self.part = order, reverse_source, seed, part
         lengths = source.lengths.astype(np.int64) + 1, target.lengths.astype(np.int64) + 1
         held = plan.assign(*lengths)
         chosen = plan.assign_cut(*lengths) if too_long == "truncate" else held
@@ -161,7 +162,10 @@ class BatchStream:
         shape, rows = self.plan.buckets[bucket], self.rows[bucket]
         # longest target first: a decoder that goes step by step can let the ended rows go
         indices = indices[np.argsort(-self.target.lengths[indices], kind="stable")]
-        return _assemble(self.source, self.target, indices, shape, rows, self.reverse_source, bucket)
+        tokens = int(np.minimum(self.target.lengths[indices] + 1, shape.target).sum())
+        first, step = self.part
+        indices, rows = indices[first::step], -(-rows // step)
+        return _assemble(self.source, self.target, indices, shape, rows, tokens, self.reverse_source, bucket)
 
     def _cut(self, epoch: int, index: int) -> tuple[int, np.ndarray]:
         if self._epoch_kept is None or self._epoch_kept[0] != epoch:
@@ -199,7 +203,14 @@ class BatchStream:
 
 
 def _assemble(
-    source: Store, target: Store, indices: np.ndarray, shape: Bucket, rows: int, reverse: bool, bucket: int
+    source: Store,
+    target: Store,
+    indices: np.ndarray,
+    shape: Bucket,
+    rows: int,
+    tokens: int,
+    reverse: bool,
+    bucket: int,
 ) -> Batch:
     """Gather rows of flat ids into a batch, without a Python loop over them."""
     count = len(indices)
@@ -229,7 +240,7 @@ def _assemble(
         tgt_in[:count, 1:] = tgt_out[:count, :-1]
         ended = np.flatnonzero(lengths < shape.target)
         tgt_out[ended, lengths[ended]] = EOS
-    return Batch(src, src_len, tgt_in, tgt_out, count, bucket, indices)
+    return Batch(src, src_len, tgt_in, tgt_out, count, tokens, bucket, indices)
 
 
 def _gather(ids: np.ndarray, places: np.ndarray, real: np.ndarray, out: np.ndarray) -> None:

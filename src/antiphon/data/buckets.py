@@ -79,6 +79,7 @@ class BucketPlan:
         max_source: int,
         max_target: int,
         too_long: TooLong = "truncate",
+        pairs: np.ndarray | None = None,
     ) -> BucketPlan:
         """The plan of at most ``count`` shapes with the least padded work found (see the module's head).
 
@@ -89,6 +90,7 @@ class BucketPlan:
             max_source: longest source; pairs beyond are planned for as if cut to it ("truncate"), or not ("drop").
             max_target: the same for targets.
             too_long: what will be done with such pairs.
+            pairs: (n,) how many pairs have each two lengths; None: one.
 
         Raises:
             DataError: no pair to plan for.
@@ -99,17 +101,18 @@ class BucketPlan:
         if max_source < 2 or max_target < 2:
             raise UsageError("the longest source and target must be at least 2 tokens", where="data.max_source")
         source, target = _lengths(source_lengths), _lengths(target_lengths)
+        weights = np.ones(len(source), np.int64) if pairs is None else pairs
         if too_long == "drop":
             kept = (source <= max_source) & (target <= max_target)
-            source, target = source[kept], target[kept]
+            source, target, weights = source[kept], target[kept], weights[kept]
         if not len(source):
             raise DataError("no pair is short enough for a bucket", cure="raise data.max_source and data.max_target")
         # a shape one token long has room for EOS and nothing else: not worth the special cases
         source, target = np.clip(source, 2, max_source), np.clip(target, 2, max_target)
-        sides, rows = _boundaries(source)
-        tops, columns = _boundaries(target)
+        sides, rows = _boundaries(source, weights)
+        tops, columns = _boundaries(target, weights)
         histogram = np.zeros((len(sides), len(tops)))
-        np.add.at(histogram, (rows, columns), 1.0)
+        np.add.at(histogram, (rows, columns), weights.astype(np.float64))
         search = _Search(sides, tops, histogram)
         return cls(_sorted(search.best(count)))
 
@@ -171,33 +174,39 @@ class BucketPlan:
         *,
         rows: Sequence[int] | None = None,
         too_long: TooLong = "truncate",
+        pairs: np.ndarray | None = None,
     ) -> BucketReport:
         """What the plan costs on these lengths (EOS counted).
 
         Args:
             rows: rows of a batch, for each bucket (`rows_per_bucket`); None: batches of one row.
             too_long: what is done with pairs beyond every bucket.
+            pairs: (n,) how many pairs have each two lengths; None: one.
         """
         source, target = _lengths(source_lengths), _lengths(target_lengths)
-        beyond = int((self.assign(source, target) < 0).sum())
+        weights = np.ones(len(source), np.int64) if pairs is None else pairs
+        beyond = int(weights[self.assign(source, target) < 0].sum())
         chosen = self.assign_cut(source, target) if too_long == "truncate" else self.assign(source, target)
-        source, target, chosen = source[chosen >= 0], target[chosen >= 0], chosen[chosen >= 0]
+        kept = chosen >= 0
+        source, target, weights, chosen = source[kept], target[kept], weights[kept], chosen[kept]
         shapes = np.array(self.buckets)
-        pairs = np.bincount(chosen, minlength=len(shapes))
+        held = np.zeros(len(shapes), np.int64)
+        np.add.at(held, chosen, weights)
         per_batch = np.ones(len(shapes), np.int64) if rows is None else np.asarray(rows)
-        batches = -(-pairs // per_batch)
-        room = pairs @ shapes  # (2,) positions of real rows
-        real = np.minimum(source, shapes[chosen, 0]).sum(), np.minimum(target, shapes[chosen, 1]).sum()
+        batches = -(-held // per_batch)
+        room = held @ shapes  # (2,) positions of real rows
+        fitted = np.minimum(source, shapes[chosen, 0]), np.minimum(target, shapes[chosen, 1])
+        real = [int((weights * lengths).sum()) for lengths in fitted]
         everything = (batches * per_batch) @ shapes
         return BucketReport(
             buckets=self.buckets,
-            pairs=tuple(pairs.tolist()),
+            pairs=tuple(held.tolist()),
             batches=tuple(batches.tolist()),
             padding_source=_share_lost(real[0], room[0]),
             padding_target=_share_lost(real[1], room[1]),
             padding=_share_lost(sum(real), room.sum()),
             filler=_share_lost(room.sum(), everything.sum()),
-            shapes=int((pairs > 0).sum()),
+            shapes=int((held > 0).sum()),
             too_long=beyond,
         )
 
@@ -303,9 +312,11 @@ def _pair(index: int, count: int) -> tuple[int, int]:
     return first, first + 1 + index
 
 
-def _boundaries(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _boundaries(lengths: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lengths that may become boundaries, ascending, and for each pair the least of them that holds it."""
-    present, counts = np.unique(lengths, return_counts=True)
+    present, places = np.unique(lengths, return_inverse=True)
+    counts = np.zeros(len(present), np.int64)
+    np.add.at(counts, places, weights)
     if len(present) > GRID:
         # as many tokens in each group: short lengths, where a token matters most, stay apart
         tokens = np.cumsum(present * counts)

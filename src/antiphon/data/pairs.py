@@ -1,4 +1,4 @@
-"""Pairs of texts: the files they live in, and the corpus a model learns from.
+"""Pairs of texts, and the files they live in, read some thousand lines at a time.
 
 A file is one of four kinds, told by its name:
 
@@ -9,21 +9,26 @@ A file is one of four kinds, told by its name:
 
 All are UTF-8, lines end in LF or CRLF, a byte-order mark is taken off. Blank lines are passed over; pairs with
 one empty side are skipped and counted.
+
+A file is cut into *spans* of so many lines, each of which can be read by itself, by another process, without what is
+before it: so a file may be larger than memory.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
-import hashlib
+import itertools
 import json
 import os
-import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, Literal, NamedTuple
+
+import numpy as np
 
 from antiphon.errors import DataError, SaveError
 
@@ -31,6 +36,8 @@ TURN = "<turn>"
 """Stands between the turns of a dialogue where several make one source."""
 
 CARD_FILE = "data.json"
+SPAN_LINES = 1 << 15
+"""Lines of a span."""
 
 _EMPTY_SIDE = "empty source or target"
 _LONE_TURN = "conversations of one turn"
@@ -75,7 +82,7 @@ class Card:
     def save(self, folder: Path) -> None:
         """Write ``data.json``. Raises SaveError."""
         text = json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2)
-        _write(folder / CARD_FILE, text + "\n")
+        _write(folder / CARD_FILE, [text, "\n"])
 
     @classmethod
     def load(cls, folder: Path) -> Card | None:
@@ -84,27 +91,36 @@ class Card:
         if not path.exists():
             return None
         try:
-            tree = json.loads(_read_text(path))
-        except json.JSONDecodeError as error:
+            tree = json.loads("\n".join(_read_lines(path, 0, path.stat().st_size, 1)))
+        except (ValueError, RecursionError) as error:
             raise DataError(f"not JSON ({error})", where=str(path), cure="make the folder again or delete it") from None
+        _refuse_half_characters(json.dumps(tree, ensure_ascii=False), str(path))
         if not isinstance(tree, dict) or not isinstance(tree.get("name"), str):
             raise DataError("not a data card (no name)", where=str(path), cure="make the folder again or delete it")
-        known = {entry.name for entry in dataclasses.fields(cls)}
-        return cls(**{key: value for key, value in tree.items() if key in known})
+        empty = cls(name="")
+        known = {entry.name: type(getattr(empty, entry.name)) for entry in dataclasses.fields(cls)}
+        for key in known.keys() & tree.keys():
+            if type(tree[key]) is not known[key]:
+                cure = "make the folder again or delete it"
+                raise DataError(f"not a data card ({key} is {tree[key]!r:.40})", where=str(path), cure=cure)
+        return cls(**{key: tree[key] for key in known.keys() & tree.keys()})
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """All there is to learn from and to be judged by; no source of ``dev`` held out here is in ``train``."""
+class Span(NamedTuple):
+    """Some lines of a file, or the same lines of two parallel files."""
 
-    train: list[Pair]
-    dev: list[Pair]
-    test: list[Pair]
-    card: Card | None
-    fingerprint: str
-    """sha256 over all pairs, in hexadecimal: equal exactly when the data are."""
-    skipped: dict[str, int] = field(default_factory=dict)
-    """What the readers left out: reason and number."""
+    form: Literal["tsv", "parallel", "jsonl", "dialogue"]
+    files: tuple[tuple[str, int, int], ...]
+    """Path, first byte, and the byte after the last, of each file."""
+    line: int
+    """Number of the first line, from 1."""
+    context: int
+    """Earlier turns joined in front of a source (dialogue)."""
+
+    @property
+    def bytes(self) -> int:
+        """Size of the texts."""
+        return sum(end - start for _, start, end in self.files)
 
 
 def read_pairs(path: str | Path, *, context: int = 0) -> list[Pair]:
@@ -117,37 +133,74 @@ def read_pairs(path: str | Path, *, context: int = 0) -> list[Pair]:
     Raises:
         DataError: missing, not UTF-8, no pairs, or a line that is not a pair.
     """
-    return [pair for group in _read_groups(path, context, Counter(), together=False) for pair in group]
+    skipped: Counter[str] = Counter()
+    pairs = [pair for span in spans_of(path, context=context) for _, pair in keyed_pairs(span, skipped)]
+    if not pairs:
+        raise no_pairs(path)
+    return pairs
 
 
-def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000, seed: int = 1) -> Corpus:
-    """DATA as the command line takes it: one file, two parallel files, or a folder with ``train.tsv``.
+def no_pairs(path: str | Path) -> DataError:
+    """The error of a file without pairs."""
+    return DataError("no pairs", where=str(path), cure="write one pair a line: source TAB target")
 
-    A folder may bring ``dev.tsv``, ``test.tsv`` and ``data.json``. Where there is no dev part it is held out:
-    `dev_pairs`, at most a tenth of the data, at least one. Pairs of one source stay together, and so do the
-    pairs of one conversation in a ``.dialogue`` file.
+
+def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
+    """The file (or ``src.txt,tgt.txt``) in spans; none if it is empty. Looks for line ends and at nothing else.
 
     Raises:
-        DataError: as `read_pairs`; a folder without ``train.tsv``; nothing that could be held out.
+        DataError: missing, or parallel files of different length.
     """
-    skipped: Counter[str] = Counter()
-    folder = Path(data)
-    if not folder.is_dir():
-        groups = _read_groups(data, context, skipped, together=True)
-        train, dev = _hold_out(groups, dev_pairs, seed, where=str(data))
-        return Corpus(train, dev, [], None, _fingerprint(train, dev, []), dict(skipped))
+    path = Path(data)
+    both = str(data).split(",")
+    if path.suffix != ".dialogue" and len(both) == 2 and all(both) and not path.exists():
+        source_path, target_path = (Path(name.strip()) for name in both)
+        (sources, of_source), (targets, of_target) = _line_starts(source_path), _line_starts(target_path)
+        if of_source != of_target:
+            raise DataError(
+                f"{of_source:,} lines in {source_path.name} but {of_target:,} in {target_path.name}",
+                where=f"{source_path},{target_path}",
+                cure="line N of one must go with line N of the other",
+            )
+        edges = zip(itertools.pairwise(sources), itertools.pairwise(targets), strict=True)
+        pieces = [((str(source_path), *source), (str(target_path), *target)) for source, target in edges]
+        form = "parallel"
+    else:
+        pieces = [((str(path), start, end),) for start, end in itertools.pairwise(_line_starts(path)[0])]
+        form = "dialogue" if path.suffix == ".dialogue" else "jsonl" if path.suffix == ".jsonl" else "tsv"
+    return [Span(form, files, 1 + SPAN_LINES * number, context) for number, files in enumerate(pieces)]
 
-    if not (folder / "train.tsv").is_file():
-        raise DataError("no train.tsv in this folder", where=str(folder), cure=_cure_for_folder(folder))
-    train, dev, test = (_read_part(folder / f"{name}.tsv", skipped) for name in ("train", "dev", "test"))
-    if not dev:
-        train, dev = _hold_out(_by_source(train), dev_pairs, seed, where=str(folder / "train.tsv"))
-    return Corpus(train, dev, test, Card.load(folder), _fingerprint(train, dev, test), dict(skipped))
+
+def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
+    """The pairs of a span, and to each what must not be torn apart between train and dev: its source, or the whole
+    conversation that it is from.
+
+    Args:
+        skipped: what is left out is counted here.
+
+    Raises:
+        DataError: not UTF-8, or a line that is not a pair.
+    """
+    lines = [_read_lines(Path(path), start, end, span.line) for path, start, end in span.files]
+    path = span.files[0][0]
+    if span.form == "dialogue":
+        return _from_dialogues(lines[0], span.context, skipped)
+    if span.form == "parallel":
+        pairs = _from_parallel(lines[0], lines[1], skipped)
+    elif span.form == "jsonl":
+        pairs = _from_json_lines(lines[0], path, span.line, skipped)
+    else:
+        pairs = _from_tsv(lines[0], path, span.line, skipped)
+    return ((pair.source, pair) for pair in pairs)
 
 
-def write_pairs(path: str | Path, pairs: Iterable[tuple[str, str]]) -> None:
-    """Write a TSV whole or not at all; a TAB or line end inside a text becomes a space. Raises SaveError."""
-    _write(Path(path), "".join(f"{one_line(source)}\t{one_line(target)}\n" for source, target in pairs))
+def write_pairs(path: str | Path, pairs: Iterable[tuple[str, str]]) -> int:
+    """Write a TSV whole or not at all; a TAB or line end inside a text becomes a space. Returns how many pairs.
+
+    Raises:
+        SaveError: the disk is full or refuses.
+    """
+    return _write(Path(path), (f"{one_line(source)}\t{one_line(target)}\n" for source, target in pairs))
 
 
 def one_line(text: str) -> str:
@@ -170,35 +223,8 @@ def adjacent_pairs(turns: Sequence[str], context: int = 0) -> list[Pair]:
 _LINE_BREAKING = {ord(mark): " " for mark in "\t\n\r"}
 
 
-def _read_groups(data: str | Path, context: int, skipped: Counter[str], *, together: bool) -> list[list[Pair]]:
-    """The pairs in groups that must not be torn apart between train and dev; one group unless `together`."""
-    path = Path(data)
-    if path.suffix == ".dialogue":
-        groups = _conversations(_read_lines(path), context, skipped)
-    else:
-        pairs = list(_read_flat(data, skipped))
-        groups = _by_source(pairs) if together else [pairs]
-    if not any(groups):
-        raise DataError("no pairs", where=str(data), cure="write one pair a line: source TAB target")
-    return groups
-
-
-def _read_part(path: Path, skipped: Counter[str]) -> list[Pair]:
-    return _read_groups(path, 0, skipped, together=False)[0] if path.exists() else []
-
-
-def _read_flat(data: str | Path, skipped: Counter[str]) -> Iterator[Pair]:
-    path = Path(data)
-    both = str(data).split(",")
-    if len(both) == 2 and all(both) and not path.exists():
-        return _from_parallel(Path(both[0].strip()), Path(both[1].strip()), skipped)
-    if path.suffix == ".jsonl":
-        return _from_json_lines(path, skipped)
-    return _from_tsv(path, skipped)
-
-
-def _from_tsv(path: Path, skipped: Counter[str]) -> Iterator[Pair]:
-    for number, line in enumerate(_read_lines(path), start=1):
+def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[Pair]:
+    for number, line in enumerate(lines, start=first):
         columns = line.split("\t")
         if len(columns) == 2:
             source, target = columns[0].strip(), columns[1].strip()
@@ -212,14 +238,7 @@ def _from_tsv(path: Path, skipped: Counter[str]) -> Iterator[Pair]:
             raise DataError(f"{count} where two are needed", where=f"{path}:{number}", cure=cure)
 
 
-def _from_parallel(source_path: Path, target_path: Path, skipped: Counter[str]) -> Iterator[Pair]:
-    sources, targets = _read_lines(source_path), _read_lines(target_path)
-    if len(sources) != len(targets):
-        raise DataError(
-            f"{len(sources):,} lines in {source_path.name} but {len(targets):,} in {target_path.name}",
-            where=f"{source_path},{target_path}",
-            cure="line N of one must go with line N of the other",
-        )
+def _from_parallel(sources: list[str], targets: list[str], skipped: Counter[str]) -> Iterator[Pair]:
     for source, target in zip(sources, targets, strict=True):
         source, target = source.strip(), target.strip()
         if source and target:
@@ -228,8 +247,8 @@ def _from_parallel(source_path: Path, target_path: Path, skipped: Counter[str]) 
             skipped[_EMPTY_SIDE] += 1
 
 
-def _from_json_lines(path: Path, skipped: Counter[str]) -> Iterator[Pair]:
-    for number, line in enumerate(_read_lines(path), start=1):
+def _from_json_lines(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[Pair]:
+    for number, line in enumerate(lines, start=first):
         if not line.strip():
             continue
         source, target = _json_pair(line, f"{path}:{number}")
@@ -242,8 +261,8 @@ def _from_json_lines(path: Path, skipped: Counter[str]) -> Iterator[Pair]:
 def _json_pair(line: str, where: str) -> tuple[str, str]:
     try:
         entry: Any = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        reason = getattr(error, "msg", "nested too deep")
+    except (ValueError, RecursionError) as error:  # ValueError without msg: a number of thousands of digits
+        reason = getattr(error, "msg", "nested too deep, or too long a number")
         raise DataError(f"not JSON ({reason})", where=where, cure="one object a line, not one list") from None
     cure = 'write {"source": "…", "target": "…"} on every line'
     if not isinstance(entry, dict):
@@ -266,8 +285,7 @@ def _refuse_half_characters(text: str, where: str) -> None:
         raise DataError("half of a surrogate pair", where=where, cure="write the character itself") from None
 
 
-def _conversations(lines: Sequence[str], context: int, skipped: Counter[str]) -> list[list[Pair]]:
-    groups = []
+def _from_dialogues(lines: list[str], context: int, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
     for line in lines:
         if not line.strip():
             continue
@@ -275,11 +293,9 @@ def _conversations(lines: Sequence[str], context: int, skipped: Counter[str]) ->
         # Around an empty turn there is nothing to answer and no answer: the conversation breaks in two there.
         for turns in _unbroken([turn.strip() for turn in line.split("\t")], skipped):
             pairs += adjacent_pairs(turns, context)
-        if pairs:
-            groups.append(pairs)
-        else:
+        if not pairs:
             skipped[_LONE_TURN] += 1
-    return groups
+        yield from ((line, pair) for pair in pairs)
 
 
 def _unbroken(turns: Sequence[str], skipped: Counter[str]) -> Iterator[list[str]]:
@@ -294,78 +310,56 @@ def _unbroken(turns: Sequence[str], skipped: Counter[str]) -> Iterator[list[str]
     yield stretch
 
 
-def _by_source(pairs: Iterable[Pair]) -> list[list[Pair]]:
-    groups: dict[str, list[Pair]] = {}
-    for pair in pairs:
-        groups.setdefault(pair.source, []).append(pair)
-    return list(groups.values())
-
-
-# Holding out.
-
-
-def _hold_out(groups: list[list[Pair]], dev_pairs: int, seed: int, *, where: str) -> tuple[list[Pair], list[Pair]]:
-    if len(groups) < 2:
-        raise DataError(
-            "all pairs belong to one source (or one conversation), so none can be held out to validate on",
-            where=where,
-            cure="bring more data, or a folder with train.tsv and dev.tsv",
-        )
-    wanted = max(1, min(dev_pairs, sum(map(len, groups)) // 10))
-    order = list(range(len(groups)))
-    random.Random(seed).shuffle(order)
-    held: set[int] = set()
-    room = wanted
-    for index in order:
-        if len(groups[index]) <= room:
-            held.add(index)
-            room -= len(groups[index])
-        if room == 0:
-            break
-    # Every group is larger than a tenth of the data: the smallest must do, for there has to be a dev part.
-    held = held or {min(order, key=lambda index: len(groups[index]))}
-    train = [pair for index, group in enumerate(groups) if index not in held for pair in group]
-    dev = [pair for index, group in enumerate(groups) if index in held for pair in group]
-    return train, dev
-
-
-def _fingerprint(*parts: list[Pair]) -> str:
-    digest = hashlib.sha256()
-    for pairs in parts:
-        # Lengths first, so that no two different corpora write the same bytes.
-        digest.update(f"{len(pairs)} pairs\n".encode())
-        digest.update("\n".join(map("\t".join, pairs)).encode())
-    return digest.hexdigest()
-
-
 # Files.
 
 
-def _read_lines(path: Path) -> list[str]:
+def _line_starts(path: Path) -> tuple[list[int], int]:
+    """The byte where every span begins, with the file's end as the last; and how many lines there are."""
+    starts, size, lines, ended = [0], 0, 0, True
+    with _opened(path) as file:
+        while piece := file.read(1 << 22):
+            ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n")) + 1
+            first = SPAN_LINES - 1 - lines % SPAN_LINES  # the line end in this piece that ends a span
+            starts += (size + ends[first::SPAN_LINES]).tolist()
+            size, lines, ended = size + len(piece), lines + len(ends), piece.endswith(b"\n")
+    if starts[-1] != size:
+        starts.append(size)
+    return starts, lines + (not ended)
+
+
+def _read_lines(path: Path, start: int, end: int, first: int) -> list[str]:
+    """Lines of some bytes of a file; ``first`` is the number of the first of them."""
+    with _opened(path) as file:
+        file.seek(start)
+        content = file.read(end - start)
+    try:
+        text = content.decode("utf-8" if start else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = first + content.count(b"\n", 0, error.start)
+        what = f"not UTF-8 (byte 0x{content[error.start]:02x} at offset {start + error.start})"
+        cure = "convert it: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
+        with _opened(path) as file:
+            head = file.read(4)
+        cure = next((advice for mark, advice in _FOREIGN.items() if head.startswith(mark)), cure)
+        raise DataError(what, where=f"{path}:{line}", cure=cure) from None
     # Only LF ends a line: str.splitlines would also cut at U+2028, U+0085 and others that occur inside texts.
-    lines = _read_text(path).replace("\r\n", "\n").split("\n")
+    lines = text.replace("\r\n", "\n").split("\n")
     if lines[-1] == "":
         lines.pop()
     return lines
 
 
-def _read_text(path: Path) -> str:
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            yield file
     except (FileNotFoundError, NotADirectoryError):
         raise DataError("no such file", where=str(path), cure=_cure_for_missing(path)) from None
     except IsADirectoryError:
         raise DataError("a folder where a file is needed", where=str(path), cure="name a file in it") from None
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        what = f"not UTF-8 (byte 0x{content[error.start]:02x} at offset {error.start})"
-        cure = "convert it: iconv -f WINDOWS-1252 -t UTF-8 OLD > NEW"
-        cure = next((advice for head, advice in _FOREIGN.items() if content.startswith(head)), cure)
-        raise DataError(what, where=f"{path}:{line}", cure=cure) from None
 
 
 def _cure_for_missing(path: Path) -> str:
@@ -377,20 +371,18 @@ def _cure_for_missing(path: Path) -> str:
     return f"did you mean {path.parent / near[0]}?" if near else "check the path"
 
 
-def _cure_for_folder(folder: Path) -> str:
-    others = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".tsv", ".jsonl", ".dialogue"))
-    if others:
-        return f"rename the training part to train.tsv, or name one file: {folder / others[0]}"
-    return "antiphon data NAME --out DIR makes such a folder"
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
+def _write(path: Path, pieces: Iterable[str]) -> int:
+    """Write text whole or not at all; returns how many pieces it was in."""
+    part, count = path.with_name(path.name + ".part"), 0
     try:
-        part.write_bytes(text.encode("utf-8"))
+        with part.open("w", encoding="utf-8", newline="") as file:
+            for piece in pieces:
+                file.write(piece)
+                count += 1
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise SaveError(
             f"cannot be written ({error.strerror})", where=str(path), cure="check space and rights"
         ) from None
+    return count

@@ -1,107 +1,70 @@
-"""Ids in memory-mapped files: a corpus of any size costs the memory of what is read from it.
+"""Token ids in shards of bounded size, anywhere: a corpus of any size costs the memory of one shard.
 
-Two files a store: ``<stem>.ids.npy`` (all rows end to end, uint16 where every id fits, else int32) and
-``<stem>.offsets.npy`` (int64, one more than there are rows; row i is ``ids[offsets[i]:offsets[i + 1]]``).
+A part of a corpus (train, dev) is a folder's files ``<part>-00000.npz``, …, and ``<part>.index.npz``, which is written
+last: without it there is nothing. The folder may be a path or any address that fsspec knows (``s3://bucket/ids``).
+Pairs are dealt to the shards at random, so that each is a fair sample of the whole: shards taken in a random order, and
+the pairs of each shuffled, are the whole well shuffled. What is small is one shard, in its own order.
 """
 
 from __future__ import annotations
 
-import os
+import io
+import itertools
+import shutil
 import tempfile
-from array import array
+import zipfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from antiphon.data.pairs import Pair
-from antiphon.data.tokenizer import Tokenizer
-from antiphon.errors import FolderError, SaveError
+from antiphon.data.tokenizer import EOS, Tokenizer
+from antiphon.errors import FolderError, SaveError, UsageError
 
-SPOOL_IDS = 1 << 20  # ids held in memory while writing
-CHUNK_PAIRS = 8192  # pairs tokenised at a time
+SHARD_PAIRS = 1 << 18
+"""Pairs in a shard, about."""
+SHARD_BYTES = 1 << 26
+"""Text in a shard, about."""
+SPOOL_BYTES = 1 << 25
+"""Ids held in memory while they are dealt to several shards."""
+CHUNK_PAIRS = 8192
+"""Pairs tokenised at a time."""
 
 
 class Store:
-    """Rows of token ids on disk.
+    """Rows of token ids.
 
     Args:
-        ids: all rows end to end, (total,) uint16 or int32, usually memory-mapped.
+        ids: all rows end to end, (total,) uint16 or int32.
         offsets: where rows start, (rows + 1,) int64.
     """
 
     def __init__(self, ids: np.ndarray, offsets: np.ndarray) -> None:
-        # asarray drops the memmap subclass (not the mapping), whose indexing costs several times as much
-        self.ids = np.asarray(ids)
-        self.offsets = np.asarray(offsets)
-        self.lengths = np.diff(self.offsets).astype(np.int32)
+        self.ids, self.offsets = ids, offsets
+        self.lengths = np.diff(offsets).astype(np.int32)
 
     @classmethod
-    def write(cls, stem: Path, rows: Iterable[Sequence[int]]) -> Store:
-        """Write rows in bounded memory and open them; an existing store is replaced only once all is written.
-
-        Args:
-            stem: path without the endings ``.ids.npy`` and ``.offsets.npy``; its folder must exist.
-            rows: ids from 0 to 2**31 - 1; rows may be empty.
-
-        Raises:
-            SaveError: the disk is full or refuses.
-        """
-        ids_path, offsets_path = _paths(stem)
-        lengths, buffer, largest = array("q"), array("i"), 0
-        try:
-            # ids wait in a spool, since neither their number nor their width is known before the last row
-            with tempfile.TemporaryFile(dir=ids_path.parent) as spool:
-                for row in rows:
-                    lengths.append(len(row))
-                    buffer.extend(row)
-                    if len(buffer) >= SPOOL_IDS:
-                        largest = max(largest, np.max(buffer))
-                        buffer.tofile(spool)
-                        del buffer[:]
-                largest = max(largest, np.max(buffer, initial=0))
-                buffer.tofile(spool)
-                offsets = np.concatenate(([0], np.cumsum(np.array(lengths, np.int64)))).astype(np.int64)
-                spool.seek(0)
-                width = np.uint16 if largest <= np.iinfo(np.uint16).max else np.int32
-                with tempfile.TemporaryDirectory(dir=ids_path.parent) as folder:
-                    fresh_ids, fresh_offsets = Path(folder) / "ids.npy", Path(folder) / "offsets.npy"
-                    with fresh_ids.open("wb") as file:
-                        header = {"descr": np.dtype(width).str, "fortran_order": False, "shape": (int(offsets[-1]),)}
-                        np.lib.format.write_array_header_1_0(file, header)
-                        while chunk := spool.read(4 * SPOOL_IDS):
-                            file.write(np.frombuffer(chunk, np.int32).astype(width).tobytes())
-                    np.save(fresh_offsets, offsets)
-                    os.replace(fresh_ids, ids_path)
-                    os.replace(fresh_offsets, offsets_path)
-        except OSError as error:
-            raise SaveError(f"cannot write token ids ({error.strerror or error})", where=str(ids_path)) from None
-        return cls.open(stem)
+    def of_rows(cls, rows: Iterable[Sequence[int]]) -> Store:
+        """From rows of ids, 0 to 2**31 - 1; rows may be empty."""
+        rows = list(rows)
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        return cls.of(np.fromiter(itertools.chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths)
 
     @classmethod
-    def open(cls, stem: Path) -> Store:
-        """Map a store that `write` made; reads nothing but the offsets.
-
-        Raises:
-            FolderError: a file is missing, damaged, or does not fit the other.
-        """
-        ids_path, offsets_path = _paths(stem)
-        try:
-            ids = np.load(ids_path, mmap_mode="r", allow_pickle=False)
-            offsets = np.load(offsets_path, mmap_mode="r", allow_pickle=False)
-        except Exception as error:  # of a damaged header numpy's parser raises whatever it stumbles over
-            raise FolderError(f"cannot read token ids ({error})", where=str(ids_path), cure=_CURE) from None
-        sound = ids.ndim == 1 and ids.dtype in (np.uint16, np.int32) and offsets.ndim == 1 and offsets.dtype == np.int64
-        offsets = np.array(offsets) if sound else offsets
-        if not sound or not len(offsets) or offsets[0] != 0 or offsets[-1] != len(ids) or (np.diff(offsets) < 0).any():
-            raise FolderError("the files of token ids do not fit each other", where=str(ids_path), cure=_CURE)
-        return cls(ids, offsets)
+    def of(cls, ids: np.ndarray, lengths: np.ndarray) -> Store:
+        """From rows end to end and their lengths."""
+        return cls(ids, np.concatenate(([0], np.cumsum(lengths, dtype=np.int64))))
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, row: int) -> np.ndarray:
-        """Ids of one row, (length,), read-only. Negative rows count from the end; IndexError beyond."""
+        """Ids of one row, (length,). Negative rows count from the end; IndexError beyond."""
         row = range(len(self))[row]
         return self.ids[self.offsets[row] : self.offsets[row + 1]]
 
@@ -109,53 +72,398 @@ class Store:
         return (self[row] for row in range(len(self)))
 
 
-def encode_pairs(
-    pairs: Sequence[Pair],
+class Shard(NamedTuple):
+    """Some pairs of a part; row i of both sides is pair i; no BOS, no EOS."""
+
+    source: Store
+    target: Store
+    texts: list[Pair]
+    """Kept for subword dropout, which cuts them anew at every epoch; else empty."""
+
+
+class Encoded(NamedTuple):
+    """Some pairs on their way into shards, each side's rows end to end."""
+
+    source: np.ndarray
+    """Ids, int32."""
+    source_lengths: np.ndarray
+    """(n,) int32."""
+    target: np.ndarray
+    target_lengths: np.ndarray
+    texts: np.ndarray
+    """UTF-8 of source and target in turn, (bytes,) uint8; empty if texts are not kept."""
+    text_lengths: np.ndarray
+    """(n, 2) int32, in bytes; (0, 2) if texts are not kept."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """One part of a corpus as ids."""
+
+    address: str
+    """The folder."""
+    part: str
+    pairs: np.ndarray
+    """Pairs of each shard."""
+    lengths: np.ndarray
+    """(k, 3) int64: source tokens, target tokens, pairs that have so many; EOS not counted."""
+    counts: np.ndarray
+    """(V,) int64: how often each id occurs in targets, EOS once a pair."""
+    loaded: Shard | None = None
+    """The only shard, if it was never put away."""
+
+    def __len__(self) -> int:
+        """All pairs."""
+        return int(self.pairs.sum())
+
+    def shard(self, number: int) -> Shard:
+        """Reads a shard.
+
+        Raises:
+            FolderError: it is missing or damaged.
+        """
+        if self.loaded is not None:
+            return self.loaded
+        name = _name(self.part, number)
+        arrays = _read(self.address, name)
+        try:
+            source, target = (
+                Store.of(_checked(arrays[side], 1), _checked(arrays[f"{side}_lengths"], 1))
+                for side in ("source", "target")
+            )
+            texts = _texts(_checked(arrays["texts"], 1), _checked(arrays["text_lengths"], 2))
+            _agree(len(source) == len(target) == self.pairs[number] and len(texts) in (0, len(source)))
+            _agree(all(s.offsets[-1] == len(s.ids) and s.lengths.min(initial=0) >= 0 for s in (source, target)))
+            _agree(int(target.ids.max(initial=0)) < len(self.counts))
+        except (KeyError, ValueError) as error:
+            raise _damaged(self.address, name, str(error)) from None
+        return Shard(source, target, texts)
+
+    @classmethod
+    def open(cls, address: str | Path, part: str) -> Shards:
+        """What `write` made; reads the index only.
+
+        Raises:
+            FolderError: it is missing or damaged.
+        """
+        name = f"{part}.index.npz"
+        arrays = _read(str(address), name)
+        try:
+            pairs, lengths, counts = (
+                _checked(arrays[key], dimensions) for key, dimensions in (("pairs", 1), ("lengths", 2), ("counts", 1))
+            )
+            _agree(lengths.shape[1] == 3 and len(pairs) > 0 and pairs.min() >= 0 and lengths.min(initial=0) >= 0)
+            _agree(pairs.sum() == lengths[:, 2].sum())
+        except (KeyError, ValueError) as error:
+            raise _damaged(str(address), name, str(error)) from None
+        return cls(str(address), part, pairs, lengths, counts)
+
+    @classmethod
+    def write(
+        cls,
+        address: str | Path,
+        part: str,
+        encoded: Iterable[Encoded],
+        *,
+        shards: int,
+        vocabulary: int,
+        seed: int,
+        scratch: Path | None = None,
+    ) -> Shards:
+        """Deals pairs to shards and writes them, in bounded memory.
+
+        Args:
+            address: the folder; made if missing.
+            part: train, dev.
+            encoded: the pairs.
+            shards: how many (`shards_for`).
+            vocabulary: V of the targets; ids are kept in two bytes where they fit.
+            seed: decides which pair goes to which shard.
+            scratch: a folder to make for what is on its way, and to remove; None: one of the system's.
+
+        Raises:
+            SaveError: the disk is full or refuses.
+        """
+        lengths = _Histogram()
+        counts = np.zeros(vocabulary, np.int64)
+        pairs = np.zeros(shards, np.int64)
+        try:
+            files = _files(str(address))
+            files.makedirs(files.root, exist_ok=True)
+            with ExitStack() as held:
+                if scratch is None:
+                    scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
+                scratch.mkdir(exist_ok=True)
+                held.callback(shutil.rmtree, scratch, ignore_errors=True)
+                spool = _Spool(scratch, shards)
+                for number, some in enumerate(encoded):
+                    n = len(some.source_lengths)
+                    lengths.add(some.source_lengths, some.target_lengths)
+                    counts += np.bincount(some.target, minlength=vocabulary)
+                    dealt = np.zeros(n, np.int64)
+                    if shards > 1:
+                        dealt = np.random.default_rng([seed % 2**64, number]).integers(shards, size=n)
+                    pairs += np.bincount(dealt, minlength=shards)
+                    spool.add(some, dealt)
+                counts[EOS] += pairs.sum()
+                for number in range(shards):
+                    files.write(_name(part, number), spool.take(number))
+            histogram = lengths.whole()
+            files.write(f"{part}.index.npz", {"pairs": pairs, "lengths": histogram, "counts": counts})
+        except OSError as error:
+            raise SaveError(f"cannot write token ids ({error.strerror or error})", where=str(address)) from None
+        return cls(str(address), part, pairs, histogram, counts)
+
+
+def shards_for(pairs: int, size: int) -> int:
+    """How many shards so many pairs with so many bytes of text should make."""
+    return max(1, -(-pairs // SHARD_PAIRS), -(-size // SHARD_BYTES))
+
+
+def encode(
+    pairs: Iterable[Pair],
     source_tokenizer: Tokenizer,
     target_tokenizer: Tokenizer,
-    folder: Path,
-    name: str,
     *,
+    texts: bool = False,
     dropout: float = 0.0,
     rng: np.random.Generator | None = None,
-) -> tuple[Store, Store]:
-    """Tokenise pairs into two stores, a few thousand at a time.
+) -> Encoded:
+    """Tokenises pairs.
 
     Args:
-        pairs: gone through twice, sources then targets.
-        folder: where the files go; made if missing.
-        name: they are called ``<name>.source.*`` and ``<name>.target.*``.
+        texts: keep the texts too.
         dropout: share of subword regularisation (`Tokenizer.encode_sampled`); above 0 it needs ``rng``.
         rng: its draws, and nothing else, decide the sampled segmentations.
-
-    Returns:
-        The stores of sources and of targets, row i of both being pair i; no BOS, no EOS.
-
-    Raises:
-        SaveError: the disk is full or refuses.
     """
     assert dropout == 0 or rng is not None, "subword dropout needs a random generator"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SaveError(f"cannot make the folder ({error.strerror})", where=str(folder)) from None
+    pairs = list(pairs)
 
-    def rows(tokenizer: Tokenizer, side: int) -> Iterator[list[int]]:
+    def side(number: int, tokenizer: Tokenizer) -> Store:
+        rows: list[list[int]] = []
         for start in range(0, len(pairs), CHUNK_PAIRS):
-            texts = [pair[side] for pair in pairs[start : start + CHUNK_PAIRS]]
+            some = [pair[number] for pair in pairs[start : start + CHUNK_PAIRS]]
             if dropout and rng is not None:
-                yield from tokenizer.encode_sampled(texts, dropout=dropout, rng=rng)
+                rows += tokenizer.encode_sampled(some, dropout=dropout, rng=rng)
             else:
-                yield from tokenizer.encode_batch(texts)
+                rows += tokenizer.encode_batch(some)
+        return Store.of_rows(rows)
 
-    sources = Store.write(folder / f"{name}.source", rows(source_tokenizer, 0))
-    targets = Store.write(folder / f"{name}.target", rows(target_tokenizer, 1))
-    return sources, targets
+    source, target = side(0, source_tokenizer), side(1, target_tokenizer)
+    content = [text.encode() for pair in pairs for text in pair] if texts else []
+    sizes = np.fromiter(map(len, content), np.int32, len(content)).reshape(-1, 2)
+    flat = np.frombuffer(b"".join(content), np.uint8)
+    return Encoded(source.ids, source.lengths, target.ids, target.lengths, flat, sizes)
 
 
-_CURE = "remove the ids folder and train again; it is made anew"
+def in_memory(encoded: Encoded, vocabulary: int) -> Shards:
+    """One shard that is nowhere but in memory."""
+    lengths, n = _Histogram(), len(encoded.source_lengths)
+    lengths.add(encoded.source_lengths, encoded.target_lengths)
+    counts = np.bincount(encoded.target, minlength=vocabulary)
+    counts[EOS] += n
+    return Shards("", "", np.array([n]), lengths.whole(), counts, as_shard(encoded))
 
 
-def _paths(stem: Path) -> tuple[Path, Path]:
-    # not with_suffix: "train.source" would lose ".source"
-    return stem.parent / f"{stem.name}.ids.npy", stem.parent / f"{stem.name}.offsets.npy"
+def as_shard(encoded: Encoded) -> Shard:
+    """The same, row by row."""
+    source = Store.of(encoded.source, encoded.source_lengths)
+    target = Store.of(encoded.target, encoded.target_lengths)
+    return Shard(source, target, _texts(encoded.texts, encoded.text_lengths))
+
+
+class _Histogram:
+    """How many pairs have which two lengths."""
+
+    def __init__(self) -> None:
+        self._keys, self._counts = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+
+    def add(self, source: np.ndarray, target: np.ndarray) -> None:
+        keys, counts = np.unique(source.astype(np.int64) << 32 | target, return_counts=True)
+        self._keys.append(keys)
+        self._counts.append(counts)
+        if sum(map(len, self._keys)) > 2 * len(self._keys[0]) + (1 << 16):
+            self._merge()
+
+    def whole(self) -> np.ndarray:
+        """(k, 3): source length, target length, pairs."""
+        self._merge()
+        return np.stack((self._keys[0] >> 32, self._keys[0] & 0xFFFFFFFF, self._counts[0]), axis=1)
+
+    def _merge(self) -> None:
+        keys, places = np.unique(np.concatenate(self._keys), return_inverse=True)
+        counts = np.zeros(len(keys), np.int64)
+        np.add.at(counts, places, np.concatenate(self._counts))
+        self._keys, self._counts = [keys], [counts]
+
+
+class _Spool:
+    """Rows on their way to their shards, in memory until they are many, then in a file for each shard and array."""
+
+    def __init__(self, folder: Path, shards: int) -> None:
+        self._folder, self._shards, self._size = folder, shards, 0
+        self._held: list[defaultdict[str, list[np.ndarray]]] = [defaultdict(list) for _ in range(shards)]
+
+    def add(self, some: Encoded, dealt: np.ndarray) -> None:
+        if self._shards == 1:
+            self._hold(0, some)
+            return
+        order = np.argsort(dealt, kind="stable")
+        edges = np.searchsorted(dealt[order], np.arange(self._shards + 1))
+        source = _sorted(some.source, some.source_lengths, order)
+        target = _sorted(some.target, some.target_lengths, order)
+        texts, text_lengths = None, some.text_lengths
+        if len(text_lengths):
+            texts, text_lengths = _sorted(some.texts, text_lengths.sum(1), order), text_lengths[order]
+        for shard, (first, end) in enumerate(itertools.pairwise(edges)):
+            of_texts = some.texts if texts is None else texts.ids[texts.offsets[first] : texts.offsets[end]]
+            part = Encoded(
+                source.ids[source.offsets[first] : source.offsets[end]],
+                source.lengths[first:end],
+                target.ids[target.offsets[first] : target.offsets[end]],
+                target.lengths[first:end],
+                of_texts,
+                text_lengths[first:end],
+            )
+            self._hold(shard, part)
+        if self._size > SPOOL_BYTES:
+            self._put_away()
+
+    def take(self, shard: int) -> dict[str, np.ndarray]:
+        """All arrays of a shard, which is then forgotten."""
+        found = {}
+        for name, dtype in _DTYPES.items():
+            pieces = self._held[shard].pop(name, [])
+            path = self._path(shard, name)
+            if path.exists():
+                pieces.insert(0, np.fromfile(path, dtype))
+                path.unlink()
+            found[name] = np.concatenate(pieces) if pieces else np.empty(0, dtype)
+        found["text_lengths"] = found["text_lengths"].reshape(-1, 2)
+        for side in ("source", "target"):
+            if found[side].max(initial=0) <= np.iinfo(np.uint16).max:
+                found[side] = found[side].astype(np.uint16)
+        return found
+
+    def _hold(self, shard: int, some: Encoded) -> None:
+        named = {
+            "source": some.source,
+            "source_lengths": some.source_lengths,
+            "target": some.target,
+            "target_lengths": some.target_lengths,
+            "texts": some.texts,
+            "text_lengths": some.text_lengths.ravel(),
+        }
+        for name, array in named.items():
+            array = array.astype(_DTYPES[name], copy=self._shards > 1)  # a copy: a view would keep all of its base
+            self._held[shard][name].append(array)
+            self._size += array.nbytes
+
+    def _put_away(self) -> None:
+        for shard, held in enumerate(self._held):
+            for name, pieces in held.items():
+                with self._path(shard, name).open("ab") as file:
+                    np.concatenate(pieces).tofile(file)
+            held.clear()
+        self._size = 0
+
+    def _path(self, shard: int, name: str) -> Path:
+        return self._folder / f"{shard}.{name}"
+
+
+_DTYPES = {
+    "source": np.int32,
+    "source_lengths": np.int32,
+    "target": np.int32,
+    "target_lengths": np.int32,
+    "texts": np.uint8,
+    "text_lengths": np.int32,
+}
+_CURE = "remove the ids and train again; they are made anew"
+
+
+def _sorted(flat: np.ndarray, lengths: np.ndarray, order: np.ndarray) -> Store:
+    """Rows end to end, in another order."""
+    starts = np.concatenate(([0], np.cumsum(lengths, dtype=np.int64)))[:-1]
+    moved = lengths[order]
+    ends = np.concatenate(([0], np.cumsum(moved, dtype=np.int64)))
+    return Store(flat[np.arange(ends[-1]) + np.repeat(starts[order] - ends[:-1], moved)], ends)
+
+
+def _texts(flat: np.ndarray, lengths: np.ndarray) -> list[Pair]:
+    content, place, found = flat.tobytes(), 0, []
+    if lengths.shape[1:] != (2,) or lengths.min(initial=0) < 0 or lengths.sum(dtype=np.int64) != len(content):
+        raise ValueError("lengths of texts")
+    for source, target in lengths.tolist():
+        middle, end = place + source, place + source + target
+        found.append(Pair(content[place:middle].decode(), content[middle:end].decode()))
+        place = end
+    return found
+
+
+def _name(part: str, number: int) -> str:
+    return f"{part}-{number:05}.npz"
+
+
+class _Files:
+    """A folder at an address of fsspec's."""
+
+    def __init__(self, address: str) -> None:
+        import fsspec  # when it is needed: it takes a while
+
+        self._system, self.root = fsspec.core.url_to_fs(address)
+        self.makedirs = self._system.makedirs
+
+    def write(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        content = io.BytesIO()
+        np.savez(content, **arrays)  # type: ignore[arg-type]
+        self._system.pipe_file(f"{self.root}/{name}", content.getvalue())
+
+    def read(self, name: str) -> bytes:
+        return self._system.cat_file(f"{self.root}/{name}")
+
+    def exists(self, name: str) -> bool:
+        return self._system.exists(f"{self.root}/{name}")
+
+
+def _files(address: str) -> _Files:
+    try:
+        return _Files(address)
+    except (ValueError, ImportError) as error:
+        cure = "give a folder, or install what the address needs (s3:// needs s3fs)"
+        raise UsageError(f"no such kind of address ({error})", where="--data.ids", cure=cure) from None
+
+
+def is_there(address: str | Path, part: str) -> bool:
+    """Whether ids of this part are at the address."""
+    return _files(str(address)).exists(f"{part}.index.npz")
+
+
+def _read(address: str, name: str) -> dict[str, np.ndarray]:
+    try:
+        content = _files(address).read(name)
+    except OSError as error:
+        raise FolderError(f"cannot read token ids ({error})", where=f"{address}/{name}", cure=_CURE) from None
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            if sum(entry.file_size for entry in archive.infolist()) > len(content):
+                raise ValueError("compressed")  # we never compress; a stranger might, a thousandfold
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays}
+    except Exception as error:  # of a damaged header numpy's parser raises whatever it stumbles over
+        raise _damaged(address, name, str(error)) from None
+
+
+def _checked(array: Any, dimensions: int) -> np.ndarray:
+    if array.ndim != dimensions or array.dtype not in (np.uint8, np.uint16, np.int32, np.int64):
+        raise ValueError("an array of another form")
+    return array
+
+
+def _agree(sound: bool) -> None:
+    if not sound:
+        raise ValueError("its arrays do not fit each other")
+
+
+def _damaged(address: str, name: str, why: str) -> FolderError:
+    return FolderError(f"damaged token ids: {why}", where=f"{address}/{name}", cure=_CURE)

@@ -25,7 +25,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -45,7 +45,8 @@ SPACE = "▁"  # stands for the space before a word, inside subwords
 LONGEST_TOKEN = 200  # characters; a longer word or symbol is UNK
 LONGEST_FILE = 64 << 20  # characters of JSON we agree to read
 MOST_TOKENS = 1_000_000
-KEPT_UNITS = 200_000  # distinct words whose subwords are remembered
+KEPT_UNITS = 200_000  # distinct words whose ids are remembered
+MOST_COUNTED = 1 << 19  # distinct words counted at once; beyond it the rarer half is forgotten
 SAMPLES = 8  # sampled segmentations a distinct word gets in one call
 SHARPNESS = 0.2  # exponent on P(segmentation) when sampling a unigram model (alpha in Kudo 2018)
 RARE = 1e-4  # share of all text whose characters may stay outside a subword vocabulary, the rarest first
@@ -90,6 +91,7 @@ class Tokenizer:
             pieces = [(name, 0.0) for name in hidden] + list(zip(tokens, self._scores, strict=True))
             self._library = LibraryTokenizer(models.Unigram(pieces, unk_id=UNK, byte_fallback=False))
         self._known: dict[str, list[int]] = {}
+        self._known_chunks: dict[str, list[int]] = {TURN: [TURN_ID]}
 
     @classmethod
     def train(
@@ -116,6 +118,23 @@ class Tokenizer:
             UsageError: no such kind, or no room beside the specials.
             DataError: there is no text.
         """
+        counts = census(texts, kind, lower=lower, digits=digits)
+        return cls.from_counts(
+            counts, kind=kind, vocabulary=vocabulary, min_count=min_count, lower=lower, digits=digits
+        )
+
+    @classmethod
+    def from_counts(
+        cls,
+        counted: Mapping[str, int],
+        *,
+        kind: TokenizerKind,
+        vocabulary: int,
+        min_count: int = 1,
+        lower: bool = False,
+        digits: bool = False,
+    ) -> Tokenizer:
+        """`train` from a `census` of the texts, which may be the sum of many."""
         if kind not in get_args(TokenizerKind):
             raise UsageError(f'no tokenizer "{kind}"', cure=f"kinds: {', '.join(get_args(TokenizerKind))}")
         room = vocabulary - len(SPECIALS)
@@ -126,12 +145,9 @@ class Tokenizer:
             )
         cut = _CUTS.get(kind, _cut_subwords)
         counts: Counter[str] = Counter()
-        for text in texts:
-            for part in _parts(text, kind, lower, digits):
-                tokens = cut(part)
-                counts.update(tokens)
-                if kind == "tagged":  # a tag that is not known is spelt
-                    counts.update(set("".join(token for token in tokens if len(token) > 1)))
+        for chunk, count in counted.items():
+            for unit in [chunk] if kind in _SPACED else cut(chunk):
+                counts[unit] += count
         if not counts:
             raise DataError("there is no text to learn a vocabulary from")
         if kind == "bpe":
@@ -163,24 +179,19 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts; distinct words are segmented once, in parallel."""
-        parts = [self._parts(text) for text in texts]
-        if self.kind in _CUTS:
-            cut, table = _CUTS[self.kind], self._ids
-            if self.kind == "tagged":
-                cut = self._cut_tagged
+        """`encode` of many texts; what stands between two spaces is cut once, however often it occurs."""
+        if self.kind in _SPACED:
+            table, cut = self._ids, self._cut_tagged if self.kind == "tagged" else list
+            parts = [self._parts(text) for text in texts]
             return [_joined([[table.get(token, UNK) for token in cut(part)] for part in each]) for each in parts]
-        words = [[_cut_subwords(part) for part in each] for each in parts]
-        known = self._segment(itertools.chain.from_iterable(itertools.chain.from_iterable(words)))
+        words = [_chunks(text, self.kind, self.lower, self.digits) for text in texts]
+        known = self._known_by_chunk(itertools.chain.from_iterable(words))
         rows = []
-        for each in words:
-            segments = []
-            for units in each:
-                ids: list[int] = []
-                for unit in units:
-                    ids += known[unit]
-                segments.append(ids)
-            rows.append(_joined(segments))
+        for chunks in words:
+            ids: list[int] = []
+            for chunk in chunks:
+                ids += known[chunk]
+            rows.append(ids)
         return rows
 
     def encode_sampled(self, texts: Sequence[str], *, dropout: float, rng: np.random.Generator) -> list[list[int]]:
@@ -352,6 +363,24 @@ class Tokenizer:
     def _parts(self, text: str) -> list[str]:
         return _parts(text, self.kind, self.lower, self.digits)
 
+    def _known_by_chunk(self, chunks: Iterable[str]) -> dict[str, list[int]]:
+        """Ids of at least these pieces of text, none with a space in it. No token goes over a space but its own."""
+        if len(self._known_chunks) > KEPT_UNITS:
+            self._known_chunks = {TURN: [TURN_ID]}
+        known = self._known_chunks
+        new = list(dict.fromkeys(chunk for chunk in chunks if chunk not in known))
+        if not new:
+            return known
+        if self.kind in _CUTS:
+            cut, table = _CUTS[self.kind], self._ids
+            known.update((chunk, [table.get(token, UNK) for token in cut(chunk)]) for chunk in new)
+        else:
+            cuts = [_cut_subwords(chunk) for chunk in new]
+            ids = self._segment(itertools.chain.from_iterable(cuts))
+            rows = ([token for unit in units for token in ids[unit]] for units in cuts)
+            known.update(zip(new, rows, strict=True))
+        return known
+
     def _cut_tagged(self, text: str) -> list[str]:
         """Tags of the vocabulary whole, the others spelt."""
         return [piece for token in _cut_tagged(text) for piece in ([token] if token in self._ids else token)]
@@ -421,6 +450,31 @@ class Tokenizer:
         return sample
 
 
+def census(texts: Iterable[str], kind: TokenizerKind, *, lower: bool, digits: bool) -> Counter[str]:
+    """How often everything between two spaces occurs (char, tagged: every token), for `Tokenizer.from_counts`."""
+    counts: Counter[str] = Counter()
+    for text in texts:
+        if kind in _SPACED:
+            for part in _parts(text, kind, lower, digits):
+                tokens = part if kind == "char" else _cut_tagged(part)
+                counts.update(tokens)
+                if kind == "tagged":  # a tag that is not known is spelt
+                    counts.update(set("".join(token for token in tokens if len(token) > 1)))
+        else:
+            counts.update(_chunks(text, kind, lower, digits))
+        if len(counts) > MOST_COUNTED:
+            forget_rare(counts)
+    counts.pop(TURN, None)
+    return counts
+
+
+def forget_rare(counts: Counter[str]) -> None:
+    """Keeps the commoner half of what `census` counted, so that counting needs bounded memory."""
+    kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: MOST_COUNTED // 2]
+    counts.clear()
+    counts.update(dict(kept))
+
+
 class _Draws:
     """Uniform numbers in [0, 1) one by one, drawn from the generator by the thousand."""
 
@@ -479,6 +533,16 @@ _CLITICS = frozenset(("s", "t", "m", "d", "re", "ve", "ll"))
 
 def _parts(text: str, kind: TokenizerKind, lower: bool, digits: bool) -> list[str]:
     """The normalised text, cut at TURN."""
+    return [" ".join(part.split()) for part in _clean(text, kind, lower, digits).split(TURN)]
+
+
+def _chunks(text: str, kind: TokenizerKind, lower: bool, digits: bool) -> list[str]:
+    """The normalised text, cut at spaces; TURN is a chunk by itself."""
+    text = _clean(text, kind, lower, digits)
+    return text.replace(TURN, f" {TURN} ").split() if TURN in text else text.split()
+
+
+def _clean(text: str, kind: TokenizerKind, lower: bool, digits: bool) -> str:
     if not text.isascii():
         text = unicodedata.normalize("NFC", _SURROGATE.sub("\ufffd", text))
         if lower:
@@ -491,7 +555,7 @@ def _parts(text: str, kind: TokenizerKind, lower: bool, digits: bool) -> list[st
         text = text.lower()
     if digits:
         text = _DIGIT.sub("#", text)
-    return [" ".join(part.split()) for part in text.split(TURN)]
+    return text
 
 
 def _with_turns(parts: Sequence[str]) -> str:
@@ -529,6 +593,8 @@ def _cut_tagged(text: str) -> list[str]:
     return tokens + list(text[end:])
 
 
+_SPACED = ("char", "tagged")
+"""Kinds to which a space is a token."""
 _CUTS: dict[str, Callable[[str], list[str]]] = {
     "word": _cut_words,
     "char": list,

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from antiphon.data.batches import padded
-from antiphon.data.store import Store
+from antiphon.data.store import Shards
 from antiphon.data.tokenizer import BOS, EOS, PAD, TURN_ID
 from antiphon.errors import FolderError
 from antiphon.export.graph import encoder_graph, step_graph
@@ -124,7 +124,7 @@ def compare(one: Model, other: Model) -> float:
 
 def on_dev(one: Model, other: Model, run: Path) -> tuple[tuple[float, float], float]:
     """Nats per token of both on the run's first dev pairs, and the share of sources both answer alike (greedily)."""
-    stores = [Store.open(run / files.IDS / f"dev.{side}") for side in ("source", "target")]
+    stores = Shards.open(files.ids_of(one.config, run), "dev").shard(0)
     step = -1 if one.config.data.reverse_source else 1
     most, count = one.max_source - 1, min(DEV, len(stores[0]))
     sources = [stores[0][row][-most:].tolist()[::step] for row in range(count)]

@@ -80,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read us has enough (`antiphon … | head`). What is still buffered must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # whatever no reader or writer has told in better words: a name too long, a disk gone
+        place = f", {os.fsdecode(error.filename)}" if isinstance(error.filename, (str, bytes)) else ""
+        fault = f"the system says: {error.strerror or error}{place:.200}; check path, space and rights"
     note(f"error: {fault}")
     return 2
 
@@ -116,7 +119,8 @@ def data(
         What the corpus offers: --context 2, --language fre, --pair en-de … (the list names them).
     """
     from antiphon.data.corpora import RECIPES, prepare
-    from antiphon.data.pairs import read_pairs
+    from antiphon.data.corpus import Pairs
+    from antiphon.data.pairs import spans_of
     from antiphon.faces.inspection import corpus_lines
 
     if name is None:
@@ -131,7 +135,7 @@ def data(
     if json:
         _print((out / "data.json").read_text(encoding="utf-8").rstrip(), raw=True)
         return
-    for line in corpus_lines(card, read_pairs(out / "train.tsv"), out):
+    for line in corpus_lines(card, Pairs(tuple(spans_of(out / "train.tsv"))), out):
         _print(line)
 
 
@@ -179,6 +183,8 @@ def train(
 
     with TrainingScreen() as screen:
         run = antiphon.train(pairs, out, preset=preset, resume=resume, observer=screen, knobs=knobs)
+    if os.environ.get("RANK", "0") != "0":  # of the processes that a launcher started, the first one speaks
+        return 0 if run.finished else 130
     try:
         inspection.save_curve(run.folder)
     except AntiphonError as error:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
 from antiphon.runtime import folder as files
 from antiphon.runtime.bundled import resolved
+from antiphon.training.progress import read_log
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,7 +51,7 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
         DataError: as `read_corpus`.
     """
     from antiphon.data.automatic import settle
-    from antiphon.data.pairs import read_corpus
+    from antiphon.data.corpus import read_corpus
     from antiphon.training.preparation import prepare
 
     config = load_config(preset, asked)
@@ -58,7 +60,7 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
     config, chosen = settle(corpus.train, preset, asked)
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(corpus, config, Path(scratch))
-        source, target = (store.lengths + 1 for store in prepared.train)  # EOS is counted
+        source, target, pairs = prepared.train.lengths.T
         report = prepared.report()
     facts: dict[str, Any] = {
         "kind": "data",
@@ -72,7 +74,7 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
         facts |= {key: getattr(corpus.card, key) for key in ("name", "origin", "licence", "citation")}
     return facts | {
         "vocabulary": {"source": prepared.source_tokenizer.size, "target": prepared.target_tokenizer.size},
-        "lengths": {"source": _lengths(source), "target": _lengths(target)},
+        "lengths": {"source": _lengths(source + 1, pairs), "target": _lengths(target + 1, pairs)},  # EOS is counted
         "buckets": [
             {"source": bucket.source, "target": bucket.target, "pairs": pairs, "rows": count}
             for bucket, pairs, count in zip(report.buckets, report.pairs, prepared.rows, strict=True)
@@ -117,7 +119,7 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     return [shown(line) for line in lines]
 
 
-def corpus_lines(card: Card, train: Sequence[Pair], out: Path) -> list[str]:
+def corpus_lines(card: Card, train: Iterable[Pair], out: Path) -> list[str]:
     """What `antiphon data` says of a folder it made: counts, terms, what was left out, lengths."""
     counts = ", ".join(f"{number:,} {part}" for part, number in card.counts.items())
     lines = [f"{card.name} → {out}: {counts}", f"origin    {card.origin}", f"licence   {card.licence}"]
@@ -125,30 +127,43 @@ def corpus_lines(card: Card, train: Sequence[Pair], out: Path) -> list[str]:
     lines += [f"skipped   {number:,} {reason}" for reason, number in card.skipped.items()]
     if card.note:
         lines.append(f"note      {card.note}")
-    for side, texts in (("source", [pair.source for pair in train]), ("target", [pair.target for pair in train])):
+    spaced, characters, words = [0, 0], [Counter[int](), Counter[int]()], [Counter[int](), Counter[int]()]
+    for pair in train:
+        for side, text in enumerate(pair):
+            spaced[side] += " " in text
+            characters[side][len(text)] += 1
+            words[side][len(text.split())] += 1
+    for side, name in enumerate(("source", "target")):
         # Spelled words (pronunciation, inflection) are one "word" each: their characters are what varies.
-        spelled = sum(" " in text for text in texts) * 20 < len(texts)
-        lengths = np.array([len(text) if spelled else len(text.split()) for text in texts])
-        unit = "characters" if spelled else "words"
-        lines += ["", *_histogram_lines(f"{side} length in {unit}", _lengths(lengths))]
+        spelled = spaced[side] * 20 < words[side].total()
+        unit, counts = ("characters", characters[side]) if spelled else ("words", words[side])
+        lengths = _lengths(np.array(list(counts)), np.array(list(counts.values())))
+        lines += ["", *_histogram_lines(f"{name} length in {unit}", lengths)]
     return [shown(line) for line in lines]
 
 
-def _lengths(lengths: np.ndarray) -> dict[str, Any]:
-    """Summary and histogram ([from, to, pairs], the last one up to the longest) of lengths."""
-    shortest, longest, most = int(lengths.min()), int(lengths.max()), int(np.percentile(lengths, 99))
+def _lengths(lengths: np.ndarray, pairs: np.ndarray) -> dict[str, Any]:
+    """Summary and histogram ([from, to, pairs], the last one up to the longest) of lengths that so many pairs have."""
+    order = np.argsort(lengths)
+    lengths, pairs = lengths[order], pairs[order]
+    reached = np.cumsum(pairs) / pairs.sum()
+
+    def quantile(share: float) -> int:
+        return int(lengths[np.searchsorted(reached, share - 1e-12)])
+
+    shortest, longest, most = int(lengths[0]), int(lengths[-1]), quantile(0.99)
     width = -(-(most - shortest + 1) // _ROWS)
     rows = []
     for first in range(shortest, most + 1, width):
         last = first + width - 1
-        rows.append([first, last, int(((lengths >= first) & (lengths <= last)).sum())])
+        rows.append([first, last, int(pairs[(lengths >= first) & (lengths <= last)].sum())])
     if longest > rows[-1][1]:
         beyond = rows[-1][1] + 1
-        rows.append([beyond, longest, int((lengths >= beyond).sum())])
+        rows.append([beyond, longest, int(pairs[lengths >= beyond].sum())])
     return {
-        "mean": round(float(lengths.mean()), 2),
-        "median": int(np.median(lengths)),
-        "p95": int(np.percentile(lengths, 95)),
+        "mean": round(float(np.average(lengths, weights=pairs)), 2),
+        "median": quantile(0.5),
+        "p95": quantile(0.95),
         "longest": longest,
         "histogram": rows,
     }
@@ -175,7 +190,7 @@ def folder_facts(path: str) -> dict[str, Any]:
     """
     folder = resolved(path)
     config, facts = files.read_config(folder)
-    log = files.read_lines(folder / files.LOG)
+    log = read_log(folder / files.LOG)
     names = sorted(entry for entry in folder.rglob("*") if entry.is_file() and not entry.name.startswith("."))
     return {
         "kind": kind_of(path),
@@ -214,13 +229,13 @@ def folder_lines(facts: Mapping[str, Any]) -> list[str]:
 
 def show_curve(path: str | Path, console: Console) -> None:
     """Print the curve of a run folder."""
-    print_curve(files.read_lines(Path(path) / files.LOG), console)
+    print_curve(read_log(Path(path) / files.LOG), console)
 
 
 def save_curve(path: str | Path, png: Path | None = None) -> Path:
     """Write the curve of a run folder as a PNG, by default ``curve.png`` in it; see `draw_curve` for what it raises."""
     target = png or Path(path) / "curve.png"
-    draw_curve(files.read_lines(Path(path) / files.LOG), target)
+    draw_curve(read_log(Path(path) / files.LOG), target)
     return target
 
 

@@ -133,6 +133,8 @@ class TrainingScreen:
 
     def _stopped(self, event: Stopped) -> None:
         self._say(f"stopped after {event.update:,} updates ({duration(event.seconds)}): {shown(event.reason)}")
+        if event.skipped:
+            self._say(f"{_many(event.skipped, 'update')} skipped: not finite, or exploded", "yellow")
 
     def _say(self, text: str, style: str = "") -> None:
         say(self._console, text, style)

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 
 from antiphon.config import ModelConfig
 from antiphon.errors import FolderError
+from antiphon.nn.seal import DamagedError, read_sealed
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.state import DecoderState, Memory
 from antiphon.runtime.folder import AGAIN, WEIGHTS
@@ -51,10 +51,10 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
     """
     path = folder / WEIGHTS
     try:
-        return load_file(path)
+        return read_sealed(path, must=False)[0]
     except FileNotFoundError:
         raise FolderError("no trained weights yet", where=str(path), cure="train for longer first") from None
-    except Exception as error:  # safetensors has its own exception type, without a common base
+    except DamagedError as error:
         raise FolderError(f"damaged weights ({error})", where=str(path), cure=AGAIN) from None
 
 

@@ -97,7 +97,7 @@ class LogUniformSampler:
         """`number` distinct ids (n,) for this update, and how many draws they took."""
         size = len(self._order)
         number = min(number, size)
-        rng = np.random.default_rng((self._seed, update))
+        rng = np.random.default_rng((self._seed % 2**64, update))
         drawn = np.empty(0, dtype=np.int64)
         while True:
             more = np.exp(rng.random(4 * number) * self._log_range).astype(np.int64) - 1

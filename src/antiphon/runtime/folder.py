@@ -5,17 +5,22 @@ tokenizer.json       or source.tokenizer.json and target.tokenizer.json
 model.safetensors    the best averaged weights
 onnx/                encoder.onnx and step.onnx: an exported model, which needs no PyTorch
 state.safetensors    weights, optimizer, random state and counters to go on from
+state.before.safetensors  the same of an earlier validation, to go back to
 log.jsonl            the events of training, one a line
-ids/                 the corpus as memory-mapped token ids
+ids/                 the corpus as shards of token ids, unless data.ids is another place
 README.md            the model card
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
+import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -31,6 +36,7 @@ SOURCE_TOKENIZER = "source.tokenizer.json"
 TARGET_TOKENIZER = "target.tokenizer.json"
 WEIGHTS = "model.safetensors"
 STATE = "state.safetensors"
+BEFORE = "state.before.safetensors"
 LOG = "log.jsonl"
 IDS = "ids"
 CARD = "README.md"
@@ -38,13 +44,26 @@ GRAPHS = "onnx"
 ENCODER = "encoder.onnx"
 STEP = "step.onnx"
 LOCK = ".lock"
+SPOOL = f".{IDS}.new"
+"""Ids on their way to several shards."""
+SUMS = "sha256"
+"""Among the facts of a config.json: the sums of the run's own tokenizers and ids."""
 LARGEST_CONFIG = 1 << 20
 """Bytes beyond which a config.json is taken for an attack."""
+LONGEST_LINE = 1 << 24
+"""Bytes beyond which a line of a .jsonl file is none of ours."""
+_OWN = re.compile(rf"(?:source\.|target\.)?{TOKENIZER}|{IDS}/\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
+"""Names that `digests` gives."""
 AGAIN = "copy the folder again or train again"
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], None], *, before: Path | None = None) -> None:
     """Lets ``write`` fill a new file beside ``path``, makes it durable, then puts it in place in one motion.
+
+    Args:
+        path: the file to write.
+        write: fills the file it is given.
+        before: the name under which what was at ``path`` is kept; None: it goes.
 
     Raises:
         SaveError: the disk is full or refuses; what was at ``path`` before is untouched.
@@ -54,6 +73,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         write(fresh)
         with fresh.open("rb") as file:
             os.fsync(file.fileno())
+        if before is not None and path.exists():
+            _keep(path, before)
         os.replace(fresh, path)
         _sync_folder(path.parent)
     except Exception as error:
@@ -65,6 +86,19 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
                 f"cannot save ({error})", where=str(path), cure="free some space; what was saved before still loads"
             ) from None
         raise
+
+
+def _keep(path: Path, before: Path) -> None:
+    """The file at ``path`` under the name ``before`` too, in one motion."""
+    second = before.with_name(f".{before.name}.new")
+    with suppress(OSError):
+        second.unlink(missing_ok=True)
+    try:
+        os.link(path, second)
+    except OSError:  # a file system without second names: for a moment there is only the one before
+        os.replace(path, before)
+    else:
+        os.replace(second, before)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -135,6 +169,11 @@ def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:
     return found[0], found[-1]
 
 
+def ids_of(config: Config, folder: Path) -> str:
+    """Where the token ids of a run are."""
+    return config.data.ids or str(folder / IDS)
+
+
 def _no_folder(folder: Path) -> FolderError:
     if folder.exists():
         return FolderError("not a folder", where=str(folder), cure="give the folder that holds config.json")
@@ -174,34 +213,118 @@ def append_line(path: Path, record: dict[str, Any]) -> None:
         ) from None
 
 
+def write_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """A .jsonl file, whole or not at all. Raises SaveError."""
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole objects of a .jsonl file; a last line cut off by a crash is left out."""
+    """The objects of a .jsonl file; what a crash cut off or something else damaged is left out."""
     found = []
-    with suppress(OSError), path.open(encoding="utf-8") as file:
-        for line in file:
-            with suppress(ValueError):
-                found.append(json.loads(line))
+    with suppress(OSError), path.open("rb") as file:
+        # A line longer than any of ours is read, and thrown away, in pieces.
+        while line := file.readline(LONGEST_LINE):
+            with suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    found.append(record)
     return found
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """sha256 of the files that are made once and relied on ever after: the tokenizers and the ids.
+
+    Returns:
+        Hexadecimal sums by the files' names within the folder.
+    """
+    names = (TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER)
+    paths = [folder / name for name in names if (folder / name).is_file()]
+    paths += sorted(path for path in (folder / IDS).rglob("*") if path.is_file() and not path.name.startswith("."))
+    return {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
+
+
+def sums_of(facts: Mapping[str, Any]) -> dict[str, str]:
+    """What `digests` said when the run was begun, from the facts of its config.json."""
+    found = facts.get(SUMS)
+    if not isinstance(found, dict):
+        return {}
+    # A stranger's config.json must not send us to read what is no file of the folder's.
+    return {name: str(value) for name, value in found.items() if _OWN.fullmatch(name)}
+
+
+def changed(folder: Path, sums: Mapping[str, str]) -> list[str]:
+    """Which of the files with these sha256 are missing or hold something else now; names within the folder."""
+    return [name for name, sha256 in sums.items() if _digest(folder / name) != sha256]
+
+
+def _digest(path: Path) -> str:
+    """Hexadecimal sha256 of a file; empty where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
+
+
+def resumable(folder: Path) -> bool:
+    """Whether there is a state to go on from."""
+    return (folder / STATE).exists() or (folder / BEFORE).exists()
+
+
+def taken(folder: Path) -> bool:
+    """Whether the folder holds anything but what a training leaves that ended before its first save."""
+    if not folder.exists():
+        return False
+    if not folder.is_dir():
+        return True
+    names = {entry.name for entry in folder.iterdir()}
+    begun = {LOCK, CONFIG, TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER, LOG, IDS}
+    begun |= {f".{name}.new" for name in (*begun, STATE)}
+    return bool(names) and not (LOCK in names and names <= begun)
+
+
+def cleared(folder: Path) -> None:
+    """Takes away what a training left that ended before its first save. Raises SaveError."""
+    assert not taken(folder), "the folder holds more than that"
+    try:
+        for entry in folder.iterdir():
+            if entry.name in (IDS, SPOOL):
+                shutil.rmtree(entry)
+            elif entry.name != LOCK:
+                entry.unlink()
+    except OSError as error:
+        raise SaveError(
+            f"cannot be cleared ({error.strerror})", where=str(folder), cure="choose another --out"
+        ) from None
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """Holds the folder for one process; the lock ends with the process, however it ends.
 
+    Where the file system or the system knows no locks (Windows, some network disks), nobody is kept out.
+
     Raises:
-        FolderError: another process trains in it.
+        FolderError: another process trains in it, or nothing can be written in it.
     """
-    with (folder / LOCK).open("a") as file:
+    try:
+        file = (folder / LOCK).open("a")
+    except OSError as error:
+        raise FolderError(
+            f"cannot write in it ({error.strerror})", where=str(folder), cure="check its rights, or use another --out"
+        ) from None
+    with file:
         try:
             import fcntl  # not on Windows, which goes without
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except ImportError:
             pass
-        except OSError:
-            raise FolderError(
-                "another process is training in it", where=str(folder), cure="wait for it, or use another --out"
-            ) from None
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise FolderError(
+                    "another process is training in it", where=str(folder), cure="wait for it, or use another --out"
+                ) from None
         yield
 
 

@@ -1,19 +1,29 @@
-"""From a corpus to batches: tokenizers, ids in memory-mapped files, buckets. Done once; a resumed run reads it back."""
+"""From a corpus to batches: tokenizers, shards of ids, buckets. Done once; a resumed run reads it back.
+
+The corpus is gone through twice, by all cores, and nothing of it stays in memory: once to count words for the
+vocabulary, once to write the ids.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from antiphon.config import Config, DataConfig, TokenizerKind
-from antiphon.data.batches import BatchStream, Order
+from antiphon.config import Config, DataConfig, TokenizerKind, TrainConfig
+from antiphon.data.batches import Batch, BatchStream, Order
 from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
-from antiphon.data.pairs import Corpus, Pair
-from antiphon.data.store import Store, encode_pairs
-from antiphon.data.tokenizer import EOS, UNK, Tokenizer
+from antiphon.data.corpus import Corpus, Pairs
+from antiphon.data.pairs import Pair, Span
+from antiphon.data.store import Encoded, Shard, Shards, as_shard, encode, is_there, shards_for
+from antiphon.data.tokenizer import MOST_COUNTED, UNK, Tokenizer, census, forget_rare
+from antiphon.data.workers import over
+from antiphon.errors import FolderError
 from antiphon.runtime import folder as files
 
 
@@ -26,12 +36,12 @@ class Prepared:
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
     plan: BucketPlan
-    train: tuple[Store, Store]
-    dev: tuple[Store, Store]
-    train_pairs: list[Pair]
-    """Kept for subword dropout, which needs the texts anew at every epoch; else empty."""
+    train: Shards
+    dev: Shards
     dev_pairs: list[Pair]
-    folder: Path
+    """Empty in a process that does not validate."""
+    part: tuple[int, int] = (0, 1)
+    """Which rows of every training batch are this process's (`BatchStream`)."""
 
     @property
     def rows(self) -> list[int]:
@@ -40,122 +50,195 @@ class Prepared:
 
     def report(self) -> BucketReport:
         """What the buckets cost on the training pairs."""
-        lengths = self.train[0].lengths + 1, self.train[1].lengths + 1
-        return self.plan.report(*lengths, rows=self.rows, too_long=self.config.data.too_long)
+        source, target, pairs = self.train.lengths.T
+        return self.plan.report(source + 1, target + 1, rows=self.rows, too_long=self.config.data.too_long, pairs=pairs)
 
-    def stream(self, epoch: int) -> BatchStream:
-        """The training batches of an epoch; with subword dropout every epoch is segmented anew."""
+    @property
+    def shards(self) -> int:
+        """Shards of an epoch."""
+        return len(self.train.pairs)
+
+    def stream(self, epoch: int, turn: int) -> BatchStream:
+        """The training batches of the shard whose turn it is in an epoch (both from 0).
+
+        Every epoch has its own order of shards, and with subword dropout cuts the texts anew.
+        """
         data, train = self.config.data, self.config.train
-        stores = self.train
-        if data.subword_dropout:
-            rng = np.random.default_rng((train.seed, epoch))
+        order = np.random.default_rng([train.seed % 2**64, epoch, 4]).permutation(self.shards)
+        number = int(order[turn])
+        shard = self.train.shard(number)
+        if data.subword_dropout and shard.texts:
+            rng = np.random.default_rng([train.seed % 2**64, epoch, 5, number])
             tokenizers = self.source_tokenizer, self.target_tokenizer
-            stores = encode_pairs(
-                self.train_pairs, *tokenizers, self.folder, "epoch", dropout=data.subword_dropout, rng=rng
-            )
-        return self._stream(stores, train.order)
+            shard = as_shard(encode(shard.texts, *tokenizers, dropout=data.subword_dropout, rng=rng))
+        return self._stream(shard, train.order, self.part)
+
+    def batches(self, epoch: int) -> Iterator[Batch]:
+        """All training batches of an epoch."""
+        return (batch for turn in range(self.shards) for batch in self.stream(epoch, turn).epoch(epoch))
 
     def dev_stream(self) -> BatchStream:
         """The dev batches."""
-        return self._stream(self.dev, "shuffled")
+        return self._stream(self.dev.shard(0), "shuffled", (0, 1))
 
-    def _stream(self, stores: tuple[Store, Store], order: Order) -> BatchStream:
+    def _stream(self, shard: Shard, order: Order, part: tuple[int, int]) -> BatchStream:
         data, train = self.config.data, self.config.train
         return BatchStream(
-            *stores,
+            shard.source,
+            shard.target,
             self.plan,
             self.rows,
             order=order,
             reverse_source=data.reverse_source,
             too_long=data.too_long,
             seed=train.seed,
+            part=part,
         )
-
-    def target_counts(self) -> np.ndarray:
-        """(V,) how often each id is to be predicted in training; the ranks of sampled softmax."""
-        counts = np.zeros(self.target_tokenizer.size, dtype=np.int64)
-        for start in range(0, len(self.train[1].ids), 1 << 22):  # in pieces: the file may exceed memory
-            counts += np.bincount(self.train[1].ids[start : start + (1 << 22)], minlength=len(counts))
-        counts[EOS] += len(self.train[1])
-        return counts
 
 
 def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
-    """Trains the tokenizers, encodes train and dev into ``folder/ids``, chooses the buckets.
+    """Trains the tokenizers, encodes train and dev (into `ids_of`), chooses the buckets.
 
     Raises:
+        FolderError: the address for ids holds some already.
         SaveError: the disk refuses.
     """
-    source_tokenizer, target_tokenizer = _train_tokenizers(corpus.train, config.data)
+    address = files.ids_of(config, folder)
+    if is_there(address, "train"):
+        raise FolderError("there are token ids already", where=address, cure="give another --data.ids")
+    tokenizers = _train_tokenizers(corpus.train, config.data)
+    source_tokenizer, target_tokenizer = tokenizers
     if source_tokenizer is target_tokenizer:
         files.write_text(folder / files.TOKENIZER, source_tokenizer.to_json())
     else:
         files.write_text(folder / files.SOURCE_TOKENIZER, source_tokenizer.to_json())
         files.write_text(folder / files.TARGET_TOKENIZER, target_tokenizer.to_json())
-    ids = folder / files.IDS
-    ids.mkdir(exist_ok=True)
-    dev = corpus.dev[: config.data.dev_pairs]
-    train_store = encode_pairs(corpus.train, source_tokenizer, target_tokenizer, ids, "train")
-    dev_store = encode_pairs(dev, source_tokenizer, target_tokenizer, ids, "dev")
-    plan = _plan(config.data, train_store)
+    train, dev = _write_ids(corpus, config, folder, tokenizers)
+    plan = _plan(config.data, train)
     data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
     config = config.model_copy(update={"data": data})
-    return Prepared(
-        config, source_tokenizer, target_tokenizer, plan, train_store, dev_store, _texts(corpus, config), dev, ids
-    )
+    return Prepared(config, *tokenizers, plan, train, dev, first_dev_pairs(corpus, config))
 
 
-def reopen(corpus: Corpus, config: Config, folder: Path) -> Prepared:
-    """What `prepare` left in the folder. Raises FolderError when it is damaged."""
-    ids = folder / files.IDS
-    train, dev_stores = (
-        (Store.open(ids / f"{name}.source"), Store.open(ids / f"{name}.target")) for name in ("train", "dev")
-    )
-    plan = _plan(config.data, train)
-    dev = corpus.dev[: config.data.dev_pairs]
-    source_tokenizer, target_tokenizer = files.read_tokenizers(folder)
-    return Prepared(
-        config, source_tokenizer, target_tokenizer, plan, train, dev_stores, _texts(corpus, config), dev, ids
-    )
+def _write_ids(
+    corpus: Corpus, config: Config, folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]
+) -> tuple[Shards, Shards]:
+    """Ids of train and dev; the same corpus, tokenizers and seed give the same files."""
+    address, spool = files.ids_of(config, folder), folder / files.SPOOL
+    # only what the job needs goes to the processes: the spans come one by one
+    held, texts = Pairs(held=corpus.train.held), config.data.subword_dropout > 0
+    job = functools.partial(_encoded, part=held, tokenizers=tokenizers, texts=texts)
+    sizes = {"vocabulary": tokenizers[1].size, "seed": config.train.seed, "scratch": spool}
+    shards = shards_for(len(corpus.train), corpus.train.bytes)
+    train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
+    dev = Shards.write(address, "dev", [encode(first_dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
+    return train, dev
 
 
-def _texts(corpus: Corpus, config: Config) -> list[Pair]:
-    return corpus.train if config.data.subword_dropout else []
+def first_dev_pairs(corpus: Corpus, config: Config) -> list[Pair]:
+    """What a run is validated on."""
+    return list(itertools.islice(corpus.dev, config.data.dev_pairs))
 
 
-def _train_tokenizers(pairs: list[Pair], data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
-    target_kind = data.target_tokenizer or data.tokenizer
+def reopen(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str], None]) -> Prepared:
+    """What `prepare` left; ids in the folder that are missing or damaged are made again.
 
-    def learn(texts: Iterable[str], kind: TokenizerKind, *, lower: bool = data.lower) -> Tokenizer:
-        return Tokenizer.train(
-            texts,
-            kind=kind,
+    Args:
+        corpus: the one it was prepared from.
+        config: the run's.
+        folder: the run folder.
+        warn: told, in a sentence, of ids that had to be made again.
+
+    Raises:
+        FolderError: it is damaged beyond that.
+        SaveError: the disk refuses.
+    """
+    _, facts = files.read_config(folder)
+    ours = {name: sha256 for name, sha256 in files.sums_of(facts).items() if name.startswith(f"{files.IDS}/")}
+    if damaged := files.changed(folder, ours):
+        _write_ids(corpus, config, folder, files.read_tokenizers(folder))
+        if files.changed(folder, ours):
+            raise FolderError(
+                "the token ids are damaged and do not come out as they were",
+                where=str(folder / damaged[0]),
+                cure="install the version it was begun with, or start anew with another --out",
+            )
+        warn(f"{damaged[0]} was damaged; the token ids were made again from the data")
+    return _opened(config, folder, first_dev_pairs(corpus, config))
+
+
+def _opened(config: Config, folder: Path, dev_pairs: list[Pair]) -> Prepared:
+    address = files.ids_of(config, folder)
+    train, dev = (Shards.open(address, name) for name in ("train", "dev"))
+    return Prepared(config, *files.read_tokenizers(folder), _plan(config.data, train), train, dev, dev_pairs)
+
+
+def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:
+    """What another process prepared or reopened there, for one that does not validate.
+
+    Args:
+        folder: the run's.
+        free: the knobs of [train] that hold now, if the run goes on: it may have changed some of them.
+
+    Raises:
+        FolderError: it is not there, or damaged.
+    """
+    if not (folder / files.CONFIG).is_file():
+        cure = "put --out on a file system that all machines of the run share"
+        raise FolderError("this process does not see the run folder", where=str(folder), cure=cure)
+    config, _ = files.read_config(folder)
+    return _opened(config.model_copy(update={"train": free or config.train}), folder, [])
+
+
+def _encoded(span: Span, *, part: Pairs, tokenizers: tuple[Tokenizer, Tokenizer], texts: bool) -> Encoded:
+    return encode(part.of(span), *tokenizers, texts=texts)
+
+
+def _train_tokenizers(pairs: Pairs, data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
+    kinds = data.tokenizer, data.target_tokenizer or data.tokenizer
+    lowers = data.lower or data.lower_source, data.lower
+    shared = data.share_vocabulary and kinds[0] == kinds[1]
+    totals = Counter[str](), Counter[str]()
+    job = functools.partial(_counted, part=Pairs(held=pairs.held), kinds=kinds, lowers=lowers, digits=data.digits)
+    for counts in over(job, pairs.spans):
+        for side, count in enumerate(counts):
+            total = totals[1 if shared else side]
+            total.update(count)
+            if len(total) > MOST_COUNTED:
+                forget_rare(total)
+
+    def learnt(side: int) -> Tokenizer:
+        return Tokenizer.from_counts(
+            totals[side],
+            kind=kinds[side],
             vocabulary=data.vocabulary,
             min_count=data.min_count,
-            lower=lower,
+            lower=lowers[side],
             digits=data.digits,
         )
 
-    lowered = data.lower_source and not data.lower
-    if data.share_vocabulary and target_kind == data.tokenizer:
-        shared = learn((t for p in pairs for t in (p.source.lower() if lowered else p.source, p.target)), target_kind)
-        return shared.lowering() if lowered else shared, shared
-    source = learn((p.source for p in pairs), data.tokenizer, lower=data.lower or lowered)
-    return source, learn((p.target for p in pairs), target_kind)
+    target = learnt(1)
+    if not shared:
+        return learnt(0), target
+    return target if lowers[0] == lowers[1] else target.lowering(), target
 
 
-def _plan(data: DataConfig, stores: tuple[Store, Store]) -> BucketPlan:
+def _counted(
+    span: Span, *, part: Pairs, kinds: tuple[TokenizerKind, TokenizerKind], lowers: tuple[bool, bool], digits: bool
+) -> list[Counter[str]]:
+    pairs = list(part.of(span))
+    return [census((pair[side] for pair in pairs), kinds[side], lower=lowers[side], digits=digits) for side in (0, 1)]
+
+
+def _plan(data: DataConfig, train: Shards) -> BucketPlan:
     if not isinstance(data.buckets, int):
         return BucketPlan.by_hand(data.buckets)
-    lengths = stores[0].lengths + 1, stores[1].lengths + 1  # EOS is counted
+    source, target, pairs = train.lengths.T
     longest = {"max_source": data.max_source, "max_target": data.max_target}
-    return BucketPlan.fit(*lengths, count=data.buckets, too_long=data.too_long, **longest)
+    # EOS is counted
+    return BucketPlan.fit(source + 1, target + 1, count=data.buckets, too_long=data.too_long, pairs=pairs, **longest)
 
 
-def unknown_share(store: Store) -> float:
-    """Share of UNK among the ids of a store, 0..1."""
-    total = unknown = 0
-    for start in range(0, len(store.ids), 1 << 22):
-        piece = store.ids[start : start + (1 << 22)]
-        total, unknown = total + len(piece), unknown + int((piece == UNK).sum())
-    return unknown / max(total, 1)
+def unknown_share(shards: Shards) -> float:
+    """Share of UNK among the target ids, 0..1."""
+    return float(shards.counts[UNK] / max(shards.counts.sum() - len(shards), 1))

@@ -5,8 +5,11 @@ The trainer knows no screen; a face (terminal, test, notebook) is any callable t
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any, Protocol
+
+from antiphon.runtime.folder import read_lines
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,8 @@ class Stopped:
     best_score: float
     metric: str
     folder: str
+    skipped: int = 0
+    """Updates left out because their gradient was not finite or exploded."""
     event: str = "stopped"
 
 
@@ -126,3 +131,36 @@ class Observer(Protocol):
 def as_record(event: Event) -> dict[str, Any]:
     """The event as one JSON-ready object of log.jsonl."""
     return asdict(event)
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The records of a ``log.jsonl`` that are whole events; what a crash or a stranger left beside them is left out."""
+    return [record for record in read_lines(path) if _is_event(record)]
+
+
+_KINDS = {kind.__name__.lower(): kind for kind in (Started, Progress, Validated, Warned, Stopped)}
+_NUMBERS = (int, float)
+_FITTING: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": _NUMBERS,
+    "float | None": (*_NUMBERS, type(None)),
+    "str": (str,),
+    "bool": (bool,),
+}
+"""What a field may hold, by its type as it is written above; lists are taken as they are."""
+
+
+def _is_event(record: dict[str, Any]) -> bool:
+    name = record.get("event")
+    kind = _KINDS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        return False
+    for entry in fields(kind):
+        if entry.name not in record:
+            if entry.default is MISSING and entry.default_factory is MISSING:
+                return False
+            continue
+        value, fitting = record[entry.name], _FITTING.get(str(entry.type), (list, tuple, type(None)))
+        if not isinstance(value, fitting) or (isinstance(value, bool) and bool not in fitting):
+            return False
+    return True

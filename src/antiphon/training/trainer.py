@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from antiphon.config import BUDGETS, Config, load_config, override
+from antiphon.config import Config, load_config, override
 from antiphon.data.automatic import AUTO, settle
 from antiphon.data.batches import Batch
-from antiphon.data.pairs import Card, Corpus, read_corpus
-from antiphon.errors import FolderError, UsageError
+from antiphon.data.corpus import Corpus, read_corpus
+from antiphon.data.pairs import Card
+from antiphon.errors import FolderError, LinkError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.kernels import missing
 from antiphon.nn.seq2seq import Seq2Seq
@@ -29,14 +31,26 @@ from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
-from antiphon.training.checkpoint import Position
+from antiphon.training.checkpoint import RESUMABLE, Origin, Position
+from antiphon.training.distributed import Peers, joined
 from antiphon.training.memory import give_back, keep
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, choose_precision, products_in
-from antiphon.training.preparation import Prepared, prepare, reopen, unknown_share
-from antiphon.training.progress import Event, Observer, Progress, Started, Stopped, Validated, Warned, as_record
+from antiphon.training.preparation import Prepared, follow, prepare, reopen, unknown_share
+from antiphon.training.progress import (
+    Event,
+    Observer,
+    Progress,
+    Started,
+    Stopped,
+    Validated,
+    Warned,
+    as_record,
+    read_log,
+)
 from antiphon.training.schedule import learning_rate
-from antiphon.training.validation import better, validate
+from antiphon.training.stability import SETBACKS, SLOWER, Stability
+from antiphon.training.validation import InterruptedValidation, Verdict, better, validate
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
@@ -48,8 +62,11 @@ RARELY = 20
 """With a budget of minutes, a validation may take one part in so many of the time: short budgets get few of them."""
 FEWEST_UPDATES = 100
 """Updates between validations of small data, whose epochs are too short to judge."""
-RESUMABLE = BUDGETS | {"patience", "validate_every", "threads"}
-"""Knobs of [train] that may change when a run goes on."""
+COPIES = 5
+"""Of the weights in memory: themselves, gradient, two moments, average."""
+ONE_BY_ONE = 10
+"""Skipped updates that are told one by one; after them only every hundredth."""
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
@@ -90,32 +107,43 @@ def train(
     begun = time.monotonic()
     folder = Path(out)
     begin = _continued if resume else _begun
-    config, corpus, reason = begin(data, folder, preset, overrides)
-    with files.locked(folder), _interruptible() as interrupted:
-        if config.train.threads:
-            torch.set_num_threads(config.train.threads)
-        torch.manual_seed(config.train.seed)
+    asked = _knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
+    with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
+        torch.manual_seed(asked.train.seed)
         keep()
-        if resume:
-            prepared = reopen(corpus, config, folder)
-        else:
-            prepared = prepare(corpus, config, folder)
-            _write_config(folder, preset or AUTO, prepared, corpus)
-        card, corpus = corpus.card, None  # the texts live on only where training needs them
-        trainer = _Trainer(prepared, folder, card, observer, interrupted, begun, reason)
-        if resume:
-            trainer.restore()
-        return trainer.run()
+        warnings: list[str] = []
+        found: list[tuple[Prepared, Card | None, str]] = []
+
+        def ready() -> None:
+            config, corpus, reason = begin(data, folder, preset, overrides)
+            held.enter_context(files.locked(folder))
+            if resume:
+                prepared = reopen(corpus, config, folder, warn=warnings.append)
+            else:
+                _refuse_taken(folder)  # again: another process may have trained here while we read
+                files.cleared(folder)
+                prepared = prepare(corpus, config, folder)
+                _write_config(folder, preset or AUTO, prepared, corpus)
+            found.append((prepared, corpus.card, reason))
+
+        peers.lead(ready)
+        if not found:  # this process follows
+            found.append((follow(folder, free=asked.train if resume else None), None, ""))
+        [(prepared, card, reason)] = found
+        if asked.train.threads or peers.size > 1:
+            torch.set_num_threads(asked.train.threads or peers.threads())
+        # Until here there is nothing to save: a signal ends it at once.
+        with _interruptible(alone=peers.size == 1) as interrupted, _memory_told():
+            trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason)
+            trainer.restore(warnings) if resume else trainer.begin()
+            return trainer.run()
 
 
 def _begun(
     data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
 ) -> tuple[Config, Corpus, str]:
     """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        resumable = (folder / files.STATE).exists()
-        cure = "go on with --resume, or choose another --out" if resumable else "choose another --out"
-        raise FolderError("the folder exists already", where=str(folder), cure=cure)
+    _refuse_taken(folder)
     config = load_config(preset, overrides)
     corpus = _read(data, config)
     config, reason = settle(corpus.train, preset, overrides or {})
@@ -128,11 +156,17 @@ def _begun(
     return config, corpus, reason
 
 
-def _continued(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, str]:
-    """A run that goes on: its own knobs, but for those that may change, and its own data; nothing is chosen anew."""
-    if not (folder / files.STATE).exists():
+def _refuse_taken(folder: Path) -> None:
+    if files.taken(folder):
+        cure = "go on with --resume, or choose another --out" if files.resumable(folder) else "choose another --out"
+        raise FolderError("the folder exists already", where=str(folder), cure=cure)
+
+
+def _knobs_again(
+    folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, dict[str, Any]]:
+    """A run that goes on: its own knobs, but for those that may change, and its facts; nothing is chosen anew."""
+    if not files.resumable(folder):
         raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
     config, facts = files.read_config(folder)
     if preset is not None and preset != facts.get("preset"):
@@ -148,12 +182,37 @@ def _continued(
                 raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
     tree = config.model_dump()
     override(tree, {"train": free})
-    config = Config.model_validate(tree)
+    return Config.model_validate(tree), facts
+
+
+def _continued(
+    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
+) -> tuple[Config, Corpus, str]:
+    """A run that goes on, and its own data."""
+    config, facts = _knobs_again(folder, preset, overrides)
     corpus = _read(data, config)
     if corpus.fingerprint != facts.get("fingerprint"):
-        cure = "give the data it was begun with, or start anew with another --out"
-        raise FolderError("the data is not what this run was begun with", where=str(data), cure=cure)
+        before, now = facts.get("train_pairs"), len(corpus.train)
+        differ = (
+            f"{now:,} pairs to learn from, there were {before:,}" if isinstance(before, int) and now != before else ""
+        )
+        raise FolderError(
+            f"the data is not what this run was begun with ({differ or 'as many pairs, but not the same'})",
+            where=str(data),
+            cure="give the data it was begun with, or start anew with another --out",
+        )
+    _refuse_other_tokenizer(folder, files.sums_of(facts))
     return config, corpus, ""
+
+
+def _refuse_other_tokenizer(folder: Path, sums: Mapping[str, str]) -> None:
+    names = {files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER}
+    if other := files.changed(folder, {name: sums[name] for name in names & sums.keys()}):
+        raise FolderError(
+            "the tokenizer is not what this run was begun with",
+            where=str(folder / other[0]),
+            cure="put it back, or start anew with another --out",
+        )
 
 
 def _read(data: str | Path, config: Config) -> Corpus:
@@ -169,8 +228,9 @@ def _write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: 
         "dev_pairs": len(prepared.dev_pairs),
         "source_vocabulary": prepared.source_tokenizer.size,
         "target_vocabulary": prepared.target_tokenizer.size,
-        "unknown_share": unknown_share(prepared.train[1]),
+        "unknown_share": unknown_share(prepared.train),
         "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
+        files.SUMS: files.digests(folder),
     }
     files.write_config(folder, prepared.config, facts)
 
@@ -185,64 +245,119 @@ class _Trainer:
         card: Card | None,
         observer: Observer | None,
         interrupted: threading.Event,
-        begun: float,
+        peers: Peers,
         reason: str,
     ) -> None:
-        config = prepared.config
+        config, prepared = prepared.config, replace(prepared, part=(peers.rank, peers.size))
         self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
-        self._observer, self._interrupted, self._begun, self._reason = observer, interrupted, begun, reason
+        self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
+        self._stopping = False  # several processes: one of them was interrupted, and all know it
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
             "target_vocabulary": prepared.target_tokenizer.size,
         }
+        _refuse_giant(config, vocabularies)
         self._model = Seq2Seq(config.model, **vocabularies)
         # a second set of weights only where the averaged ones differ from those that are trained
         self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
+        sparse = self._model.sparse_parameters()
+        self._gradients = [p for p in self._model.parameters() if not any(p is table for table in sparse)], sparse
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
+        self._stability = Stability(config.train.clip)
+        self._origin = Origin.of(config, peers.size)
         self._position = Position()
         self._seconds_before = 0.0
-        self._stream = prepared.stream(0)
-        self._saved = begun
+        self._stream = prepared.stream(0, 0)
+        self._report = prepared.report()
+        self._epoch_updates = sum(self._report.batches)
+        self._saved = peers.seconds  # when, of this sitting
+        self._saved_update, self._saved_landmark = -1, False
         self._validation_seconds = 0.0  # of the last one
 
-    def restore(self) -> None:
-        """Takes up the run where its folder says it stopped."""
-        self._position = checkpoint.restore_state(self._folder, self._model, self._optimizer)
-        self._seconds_before = self._position.seconds
-        self._position.finished = False
-        self._stream = self._prepared.stream(self._position.epoch)
-        log = self._folder / files.LOG
-        kept = [
-            r for r in files.read_lines(log) if r.get("update", 0) <= self._position.update and r["event"] != "stopped"
-        ]
-        log.unlink(missing_ok=True)
-        for record in kept:
-            files.append_line(log, record)
+    def begin(self) -> None:
+        """Saves the first state, so that from now on there is one to go on from, or to go back to."""
+        self._save()
+
+    def restore(self, warnings: Iterable[str]) -> None:
+        """Takes up the run where its folder says it stopped.
+
+        Args:
+            warnings: what was noticed before, to be told.
+        """
+        found = list(warnings)
+        self._position = self._restored(found.append)
+        position = self._position
+        self._seconds_before = position.seconds
+        if position.finished and position.since_best >= self._config.train.patience:
+            position.since_best = 0  # it had stopped for want of patience, and is to go on: with new patience
+        if position.finished:
+            position.finished, position.setbacks = False, 0
+        if self._peers.leads:
+            log = self._folder / files.LOG
+            files.write_lines(
+                log,
+                (r for r in read_log(log) if r.get("update", 0) <= position.update and r["event"] != Stopped.event),
+            )
+        for message in found:
+            self._tell(Warned(position.update, message))
+
+    def _restored(self, warn: Callable[[str], None], *, landmark: bool = False) -> Position:
+        state = self._model, self._optimizer, self._stability, self._origin
+        found: list[Position] = []
+
+        def read() -> None:
+            found.append(checkpoint.restore_state(self._folder, *state, warn=warn, landmark=landmark))
+
+        self._peers.lead(read)
+        if not found:  # the leader has seen to it that what is there is whole
+            read()
+        self._peers.meet()  # nobody writes there before all have read
+        [position] = found
+        self._stream = self._prepared.stream(position.epoch, position.shard)
+        self._saved_update, self._saved_landmark = position.update, position.landmark
+        return position
 
     def run(self) -> Run:
-        self._tell(self._started())
+        self._peers.align(list(self._model.parameters()))
+        if self._peers.leads:
+            self._tell(self._started())
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
-        reason = self._budget_spent() or self._descend()
+        try:
+            return self._ran()
+        except LinkError:
+            if self._peers.leads:  # an update that failed changed nothing: what was done before it is kept
+                self._write_state()
+            raise
+
+    def _ran(self) -> Run:
+        reason = self._descend()
         position = self._position
-        position.finished = not self._interrupted.is_set()
-        if position.finished and position.validated_update != position.update:
-            self._validate()
-        self._save()
+        if reason != INTERRUPTED and position.validated_update != position.update and not self._validate():
+            reason = INTERRUPTED
+        finished = reason != INTERRUPTED
+        if not finished and self._saved_update != position.update:
+            self._save()
+        position.seconds = self._seconds()
         stopped = Stopped(
             update=position.update,
             seconds=position.seconds,
             reason=reason,
-            finished=position.finished,
+            finished=finished,
             best_update=position.best_update,
             best_score=math.nan if position.best_score is None else position.best_score,
             metric=self._config.train.dev_metric,
             folder=str(self._folder),
+            skipped=position.skipped,
         )
         self._tell(stopped)
-        write_card(self._folder, self._config, self._card, len(self._prepared.train[0]), stopped)
+        if self._peers.leads:
+            write_card(self._folder, self._config, self._card, len(self._prepared.train), stopped)
+        if finished:  # said last: a run that is killed before this ends once more, and for the same reason
+            position.finished = True
+            self._save()
         return Run(
             self._folder,
             stopped.best_score,
@@ -250,17 +365,26 @@ class _Trainer:
             position.update,
             position.seconds,
             reason,
-            position.finished,
+            finished,
         )
 
     def _descend(self) -> str:
-        """Updates until something ends them; returns what."""
-        position, patience = self._position, self._config.train.patience
+        """Updates until something ends them; returns what.
+
+        All that is decided between two updates is decided before the next one, from what a save holds: so a run that
+        is killed anywhere decides the same when it goes on.
+        """
         losses = tokens = 0.0
         reported, first = time.monotonic(), True  # the first update is told at once: it works
         trimmed = reported
-        while True:
-            loss, count = self._update(self._next_batch())
+        while not (reason := self._ended()):
+            if self._validation_due():
+                self._validate()
+                reported, losses, tokens = time.monotonic(), 0.0, 0.0
+                continue
+            if self._peers.seconds - self._saved > SAVE_SECONDS:
+                self._save()
+            loss, count = self._update()
             losses, tokens = losses + loss, tokens + count
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS or first:
@@ -271,82 +395,134 @@ class _Trainer:
             if now - trimmed >= TRIM_SECONDS:
                 give_back()
                 trimmed = now
-            spent = self._budget_spent()
-            if self._interrupted.is_set():
-                return "interrupted"
-            if not spent and self._validation_due():
-                self._validate()
-                reported, losses, tokens = time.monotonic(), 0.0, 0.0
-                if position.since_best >= patience:
-                    return f"no better dev {self._config.train.dev_metric} for {patience} validations"
-                spent = self._budget_spent()
-            if spent:
-                return spent
-            if now - self._saved > SAVE_SECONDS:
-                self._save()
+            if self._stability.lost:
+                self._go_back()
+        return reason
+
+    def _ended(self) -> str:
+        """What ends training now, in words; empty while it goes on."""
+        position, train = self._position, self._config.train
+        if self._stopping or (self._peers.size == 1 and self._interrupted.is_set()):
+            return INTERRUPTED
+        if position.since_best >= train.patience:
+            return f"no better dev {train.dev_metric} for {train.patience} validations"
+        if position.setbacks > SETBACKS:
+            return f"its gradients explode even with a learning rate {1 / position.slower:,.0f} times lower"
+        return self._budget_spent()
 
     def _next_batch(self) -> Batch:
         position = self._position
         if position.index >= self._stream.batches_per_epoch:
-            position.epoch, position.index = position.epoch + 1, 0
-            self._stream = self._prepared.stream(position.epoch)
-        batch = self._stream.batch(position.epoch, position.index)
-        position.index += 1
-        return batch
+            position.shard, position.index = position.shard + 1, 0
+            if position.shard == self._prepared.shards:
+                position.epoch, position.shard = position.epoch + 1, 0
+            self._stream = self._prepared.stream(position.epoch, position.shard)
+        return self._stream.batch(position.epoch, position.index)
 
-    def _update(self, batch: Batch) -> tuple[float, int]:
+    def _update(self) -> tuple[float, int]:
         """One update; returns the batch's loss in nats and its real target tokens."""
-        position, config = self._position, self._config
-        rate = learning_rate(config.train, update=position.update, progress=self._budget_share())
+        position, config, peers = self._position, self._config, self._peers
+        batch = self._next_batch()
         self._model.train()
-        loss, nats, tokens = batch_loss(
-            self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
-        )
-        loss.backward()
-        norm = self._optimizer.update(rate)
-        position.update += 1
-        if not math.isfinite(norm):
+        if peers.size > 1:  # whoever runs it later, and with whom: each process has its own numbers at each update
+            torch.manual_seed(hash((config.train.seed, position.update, peers.rank)))
+        nats = 0.0
+        if batch.rows:  # a batch of few rows may leave nothing for this process
+            loss, nats, _ = batch_loss(
+                self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
+            )
+            loss.backward()
+        nats, interrupts = peers.sum_gradients(*self._gradients, nats, float(self._interrupted.is_set()))
+        self._stopping = peers.size > 1 and interrupts > 0
+        norm = self._optimizer.update(self._rate(), most=self._stability.most)
+        position.update, position.index = position.update + 1, position.index + 1
+        if fault := self._stability.saw(norm):
             position.skipped += 1
-            self._tell(Warned(position.update, f"update {position.update} skipped: its gradient is not finite"))
+            if position.skipped <= ONE_BY_ONE or position.skipped % 100 == 0:
+                told = f"update {position.update} skipped: {fault}; {position.skipped:,} skipped so far"
+                self._tell(Warned(position.update, told))
             return 0.0, 0
-        return nats, tokens
+        return nats, batch.tokens
 
-    def _validate(self) -> None:
-        position, begun = self._position, time.monotonic()
-        weights = self._optimizer.averaged()
-        if self._averaged is not self._model:
-            copy_weights(self._averaged, weights)
-        give_back()
-        verdict = validate(self._averaged.eval(), self._prepared, self._config, precision=self._precision)
-        best = better(verdict.metric, verdict.score, position.best_score)
+    def _rate(self) -> float:
+        share = self._budget_share()
+        usual = learning_rate(self._config.train, update=self._position.update, progress=share)
+        return usual * self._position.slower
+
+    def _go_back(self) -> None:
+        """To the last landmark, with a lower rate; saved at once, so that a run killed now has gone back too."""
+        left, saved_landmark = self._position, self._saved_landmark
+        warnings: list[str] = []
+        self._position = position = self._restored(warnings.append, landmark=True)
+        self._saved_landmark = saved_landmark  # of the state that is in the folder, which may be a later one
+        self._stability.forgive()
+        position.skipped, position.setbacks = left.skipped, left.setbacks + 1
+        position.slower = left.slower * SLOWER
+        told = f"too many updates were skipped: back to update {position.update}, with the learning rate halved"
+        for message in (*warnings, f"{told} ({position.slower:g} of what it would be)"):
+            self._tell(Warned(left.update, message))
+        self._save()
+
+    def _validate(self) -> bool:
+        """Scores the averaged weights and keeps them if they are the best; False if it was interrupted."""
+        position, begun, metric = self._position, self._seconds(), self._config.train.dev_metric
+        verdicts: list[Verdict] = []
+
+        def judged() -> float | None:
+            weights = self._optimizer.averaged()
+            if self._averaged is not self._model:
+                copy_weights(self._averaged, weights)
+            give_back()
+            asked, model = self._interrupted.is_set, self._averaged.eval()
+            try:
+                verdict = validate(model, self._prepared, self._config, precision=self._precision, interrupted=asked)
+            except InterruptedValidation:
+                return None
+            verdicts.append(verdict)
+            if better(metric, verdict.score, position.best_score):
+                checkpoint.save_weights(self._folder, weights)
+            return verdict.score
+
+        score = self._peers.lead(judged)
+        if score is None:
+            self._stopping = True
+            return False
+        best = better(metric, score, position.best_score)
         if best:
-            position.best_score, position.best_update = verdict.score, position.update
-            checkpoint.save_weights(self._folder, weights)
+            position.best_score, position.best_update, position.setbacks = score, position.update, 0
         warming = position.update <= self._config.train.warmup
         position.since_best = 0 if best or warming else position.since_best + 1
         position.validated_update, position.validated_seconds = position.update, self._seconds()
-        self._tell(
-            Validated(
-                update=position.update,
-                seconds=position.validated_seconds,
-                dev_loss=verdict.loss,
-                metric=verdict.metric,
-                score=verdict.score,
-                best=best,
-                since_best=position.since_best,
-                bucket_losses=verdict.bucket_losses,
-                samples=verdict.samples,
-                dominating=verdict.dominating,
+        for verdict in verdicts:  # the leader's
+            self._tell(
+                Validated(
+                    update=position.update,
+                    seconds=position.validated_seconds,
+                    dev_loss=verdict.loss,
+                    metric=metric,
+                    score=score,
+                    best=best,
+                    since_best=position.since_best,
+                    bucket_losses=verdict.bucket_losses,
+                    samples=verdict.samples,
+                    dominating=verdict.dominating,
+                )
             )
-        )
         self._save()
-        self._validation_seconds = time.monotonic() - begun
+        self._peers.align(list(self._model.parameters()))  # processors of different make may differ in a last bit
+        self._validation_seconds = self._seconds() - begun
+        return True
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
+        self._peers.lead(self._write_state)
+        self._saved = self._peers.seconds
+        self._saved_update, self._saved_landmark = self._position.update, self._position.landmark
+
+    def _write_state(self) -> None:
         give_back()
-        checkpoint.save_state(self._folder, self._model, self._optimizer, self._position)
-        self._saved = time.monotonic()
+        state = self._model, self._optimizer, self._stability, self._position, self._origin
+        checkpoint.save_state(self._folder, *state, keep=self._saved_landmark)
 
     def _validation_due(self) -> bool:
         train, position = self._config.train, self._position
@@ -359,12 +535,12 @@ class _Trainer:
                 return False
             if waited >= 6 * train.minutes:
                 return True
-        epoch = self._stream.batches_per_epoch
+        epoch = self._epoch_updates
         budget = min(train.max_updates or math.inf, (train.epochs or math.inf) * epoch)
         return since >= min(max(epoch, FEWEST_UPDATES), math.ceil(budget / 10) if budget < math.inf else math.inf)
 
     def _seconds(self) -> float:
-        return self._seconds_before + time.monotonic() - self._begun
+        return self._seconds_before + self._peers.seconds
 
     def _budget_share(self) -> float | None:
         train = self._config.train
@@ -388,7 +564,9 @@ class _Trainer:
         return ""
 
     def _epochs(self) -> float:
-        return self._position.epoch + self._position.index / self._stream.batches_per_epoch
+        position = self._position
+        of_shard = position.index / self._stream.batches_per_epoch
+        return position.epoch + (position.shard + of_shard) / self._prepared.shards
 
     def _stops(self) -> str:
         train = self._config.train
@@ -403,19 +581,19 @@ class _Trainer:
 
     def _started(self) -> Started:
         prepared = self._prepared
-        report = prepared.report()
+        report = self._report
         return Started(
             folder=str(self._folder),
             update=self._position.update,
-            train_pairs=len(prepared.train[0]),
-            dev_pairs=len(prepared.dev[0]),
+            train_pairs=len(prepared.train),
+            dev_pairs=len(prepared.dev),
             parameters=sum(p.numel() for p in self._model.parameters()),
             source_vocabulary=prepared.source_tokenizer.size,
             target_vocabulary=prepared.target_tokenizer.size,
             buckets=[(b.source, b.target, n) for b, n in zip(prepared.plan.buckets, report.pairs, strict=True)],
             padding=report.padding,
             too_long=report.too_long,
-            updates_per_epoch=self._stream.batches_per_epoch,
+            updates_per_epoch=self._epoch_updates,
             precision=self._precision,
             threads=torch.get_num_threads(),
             stops=self._stops(),
@@ -434,16 +612,56 @@ class _Trainer:
             epoch=self._epochs(),
             loss=loss,
             tokens_per_second=tokens_per_second,
-            learning_rate=learning_rate(train, update=position.update, progress=share),
+            learning_rate=self._rate(),
             seconds=seconds,
             seconds_left=left,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         )
 
     def _tell(self, event: Event) -> None:
+        if not self._peers.leads:
+            return
         files.append_line(self._folder / files.LOG, as_record(event))
         if self._observer is not None:
-            self._observer(event)
+            try:
+                self._observer(event)
+            except OSError:  # the terminal was closed, or a pipe's reader went: that is no reason to lose a training
+                self._observer = None
+
+
+def _refuse_giant(config: Config, vocabularies: Mapping[str, int]) -> None:
+    with torch.device("meta"):  # shapes only
+        weights = sum(p.numel() for p in Seq2Seq(config.model, **vocabularies).parameters())
+    needed, held = 4 * COPIES * weights, _physical_memory()
+    if needed > held:
+        raise UsageError(
+            f"a model of {weights:,} weights takes about {needed / 1e9:,.0f} GB to train, this machine has "
+            f"{held / 1e9:,.0f}",
+            where="--model",
+            cure="make it narrower, or the vocabulary smaller",
+        )
+
+
+def _physical_memory() -> float:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # another system: it will tell by itself
+        return math.inf
+
+
+@contextmanager
+def _memory_told() -> Iterator[None]:
+    """A batch that does not fit becomes a UsageError."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        raise UsageError(
+            "not enough memory for a batch",
+            where="--train.batch_tokens",
+            cure="smaller batches or a smaller model; what was saved before is kept",
+        ) from None
 
 
 def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
@@ -455,7 +673,7 @@ def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
     """Who draws the words of a sampled softmax; None with a full one."""
     if prepared.config.model.softmax != "sampled":
         return None
-    return LogUniformSampler(prepared.target_counts(), prepared.config.train.seed)
+    return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
 
 
 def batch_loss(
@@ -467,7 +685,10 @@ def batch_loss(
     sampler: LogUniformSampler | None,
     update: int,
 ) -> tuple[torch.Tensor, float, int]:
-    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens."""
+    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
+
+    Of a batch that several processes share, a part's loss is its share of the mean over all tokens of the whole.
+    """
     src, src_len, tgt_in, tgt_out = (
         torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
     )
@@ -483,23 +704,27 @@ def batch_loss(
             drawn = torch.from_numpy(ids), torch.from_numpy(expected)
             loss = sampled_loss(features, targets, count, weight, bias, *drawn)
             nats = loss.detach()
-    return loss / max(count, 1), float(nats), count
+    return loss / max(batch.tokens, 1), float(nats), batch.tokens
 
 
 @contextmanager
-def _interruptible() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or SIGTERM sets; a second Ctrl-C stops at once."""
+def _interruptible(*, alone: bool) -> Iterator[threading.Event]:
+    """An event that Ctrl-C, SIGTERM or a closed terminal (SIGHUP) sets; a second Ctrl-C stops at once,
+    unless a launcher hands the first one on."""
     event = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield event
         return
 
     def note(number: int, _frame: object) -> None:
-        if event.is_set() and number == signal.SIGINT:
+        if alone and event.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         event.set()
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    wanted = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # What was ignored before stays ignored: nohup, and jobs in the background of a script.
+    heard = [number for number in wanted if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, note) for number in heard}
     try:
         yield event
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +12,10 @@ from pathlib import Path
 import torch
 
 from antiphon.config import Config
-from antiphon.data.batches import Batch, BatchStream
+from antiphon.data.batches import Batch
 from antiphon.data.buckets import BucketPlan
 from antiphon.data.pairs import Pair
-from antiphon.data.store import Store, encode_pairs
+from antiphon.data.store import Shards, encode, in_memory
 from antiphon.data.tokenizer import Tokenizer
 from antiphon.model import Model
 from antiphon.nn.engine import TorchEngine, copy_weights, load_weights
@@ -70,7 +71,6 @@ def tune(
     learn: Sequence[Pair],
     held: Sequence[Pair],
     *,
-    scratch: Path,
     minutes: float,
     seed: int,
     worse: float,
@@ -87,7 +87,6 @@ def tune(
         tokenizers: the run's.
         learn: new pairs.
         held: new pairs to judge by.
-        scratch: a folder for ids.
         minutes: time budget, looks included.
         seed: decides the order.
         worse: share by which the dev loss may rise.
@@ -98,7 +97,7 @@ def tune(
         SaveError: the disk refuses.
     """
     begun = time.monotonic()
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**63)
     train = config.train.model_copy(
         update={
             "minutes": minutes,
@@ -112,7 +111,7 @@ def tune(
         }
     )
     config = config.model_copy(update={"train": train})
-    prepared, new = _prepare(run, config, tokenizers, learn, scratch)
+    prepared, new = _prepare(run, config, tokenizers, learn)
     precision = choose_precision(train.precision)
     vocabularies = {"source_vocabulary": tokenizers[0].size, "target_vocabulary": tokenizers[1].size}
     model = Seq2Seq(config.model, **vocabularies)
@@ -137,7 +136,7 @@ def tune(
     before = look(0)
     best, kept, looks = before, _copied(optimizer.averaged()), [before]
     due = begun + 60 * minutes / LOOKS
-    replayed, fresh = _endless(prepared.stream), _endless(new)
+    replayed, fresh = _endless(prepared), _endless(new)
     update = 0
     while (now := time.monotonic()) < begun + 60 * minutes:
         rate = learning_rate(train, update=update, progress=(now - begun) / (60 * minutes))
@@ -180,28 +179,24 @@ def allowed(dev_loss: float, worse: float) -> float:
 
 
 def _prepare(
-    run: Path, config: Config, tokenizers: tuple[Tokenizer, Tokenizer], learn: Sequence[Pair], scratch: Path
-) -> tuple[Prepared, Callable[[int], BatchStream]]:
-    """The old pairs as the run left them, and the new as a stream of batches."""
+    run: Path, config: Config, tokenizers: tuple[Tokenizer, Tokenizer], learn: Sequence[Pair]
+) -> tuple[Prepared, Prepared]:
+    """The old pairs as the run left them, and the new."""
     assert not isinstance(config.data.buckets, int), "a run's config has its buckets resolved"
-    ids = run / files.IDS
-    old, dev = ((Store.open(ids / f"{name}.source"), Store.open(ids / f"{name}.target")) for name in ("train", "dev"))
+    old, dev = (Shards.open(files.ids_of(config, run), name) for name in ("train", "dev"))
     plan = BucketPlan.by_hand(config.data.buckets)
     # Texts of the old pairs are not kept, so subword dropout is left out.
     data = config.data.model_copy(update={"subword_dropout": 0.0})
-    prepared = Prepared(config.model_copy(update={"data": data}), *tokenizers, plan, old, dev, [], [], ids)
-    source, target = encode_pairs(list(learn), *tokenizers, scratch, "new")
+    prepared = Prepared(config.model_copy(update={"data": data}), *tokenizers, plan, old, dev, [])
+    new = in_memory(encode(learn, *tokenizers), tokenizers[1].size)
     rows = min(NEW_ROWS, max(1, len(learn)))
     few = config.train.model_copy(update={"batch_size": rows})
-    small = replace(prepared, config=prepared.config.model_copy(update={"train": few}), train=(source, target))
-    return prepared, small.stream
+    small = replace(prepared, config=prepared.config.model_copy(update={"train": few}), train=new)
+    return prepared, small
 
 
-def _endless(stream: Callable[[int], BatchStream]) -> Iterator[Batch]:
-    epoch = 0
-    while True:
-        yield from stream(epoch).epoch(epoch)
-        epoch += 1
+def _endless(prepared: Prepared) -> Iterator[Batch]:
+    return (batch for epoch in itertools.count() for batch in prepared.batches(epoch))
 
 
 def _copied(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from antiphon import metrics
@@ -13,6 +16,8 @@ from antiphon.data.tokenizer import PAD
 from antiphon.model import Model
 from antiphon.nn.engine import TorchEngine
 from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.nn.state import DecoderState, Memory
+from antiphon.search.step import StepOutput
 from antiphon.training.precision import Precision, products_in
 from antiphon.training.preparation import Prepared
 from antiphon.training.progress import Sample
@@ -37,15 +42,56 @@ class Verdict:
     dominating: tuple[str, float] | None
 
 
-def validate(model: Seq2Seq, prepared: Prepared, config: Config, *, precision: Precision) -> Verdict:
-    """Scores ``model``, in evaluation mode, on dev."""
-    losses = dev_losses(model, prepared, precision=precision)
+class InterruptedValidation(Exception):
+    """A validation was left before its end."""
+
+
+class _Pausing:
+    """An engine whose every step may be the last: what ``interrupted`` says is asked before it."""
+
+    def __init__(self, engine: TorchEngine, interrupted: Callable[[], bool]) -> None:
+        self._engine, self._interrupted = engine, interrupted
+        self.vocabulary = engine.vocabulary
+        self.encode, self.score = engine.encode, engine.score
+
+    def step(self, y: np.ndarray, state: DecoderState, memory: Memory, k: int) -> StepOutput:
+        _go_on(self._interrupted)
+        return self._engine.step(y, state, memory, k)
+
+
+def validate(
+    model: Seq2Seq,
+    prepared: Prepared,
+    config: Config,
+    *,
+    precision: Precision,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Verdict:
+    """Scores ``model``, in evaluation mode, on dev.
+
+    Args:
+        model: the averaged weights.
+        prepared: dev, and the tokenizers.
+        config: which score decides.
+        precision: of matrix products.
+        interrupted: asked between batches and between steps of answers.
+
+    Raises:
+        InterruptedValidation: as soon as ``interrupted`` says so.
+    """
+    losses = dev_losses(model, prepared, precision=precision, interrupted=interrupted)
     loss = mean_loss(losses)
     metric = config.train.dev_metric
     pairs = prepared.dev_pairs[: config.train.dev_answers]
     answers: list[str] = []
     if pairs:
-        face = Model(TorchEngine(model), prepared.source_tokenizer, prepared.target_tokenizer, config, None)
+        face = Model(
+            _Pausing(TorchEngine(model), interrupted),
+            prepared.source_tokenizer,
+            prepared.target_tokenizer,
+            config,
+            None,
+        )
         answers = [p.text for p in face.predict([pair.source for pair in pairs], beam=1, nbest=1, sample=False)]
     references = [pair.target for pair in pairs]
     return Verdict(
@@ -59,11 +105,14 @@ def validate(model: Seq2Seq, prepared: Prepared, config: Config, *, precision: P
 
 
 @torch.inference_mode()
-def dev_losses(model: Seq2Seq, prepared: Prepared, *, precision: Precision) -> list[tuple[int, int, float, int]]:
+def dev_losses(
+    model: Seq2Seq, prepared: Prepared, *, precision: Precision, interrupted: Callable[[], bool] = lambda: False
+) -> list[tuple[int, int, float, int]]:
     """(S, T, nats per token, tokens) of every bucket that has dev pairs."""
     nats, tokens = defaultdict[int, float](float), defaultdict[int, int](int)
     with products_in(precision):
         for batch in prepared.dev_stream().in_order():
+            _go_on(interrupted)
             arrays = (torch.from_numpy(a) for a in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out))
             nats[batch.bucket] -= float(model.log_probs(*arrays).sum(dtype=torch.float64))
             tokens[batch.bucket] += int((batch.tgt_out != PAD).sum())
@@ -91,9 +140,14 @@ def dominating_answer(answers: list[str], references: list[str]) -> tuple[str, f
 
 def better(metric: str, score: float, best: float | None) -> bool:
     """Whether ``score`` beats ``best`` under this metric."""
-    if best is None:
-        return True
+    if best is None or math.isnan(best):
+        return best is None or not math.isnan(score)
     return score < best if metric in ("loss", "wer") else score > best
+
+
+def _go_on(interrupted: Callable[[], bool]) -> None:
+    if interrupted():
+        raise InterruptedValidation
 
 
 def _score(metric: str, answers: list[str], references: list[str]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import tarfile
 import zipfile
 import zlib
@@ -11,6 +12,9 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from antiphon.errors import DataError
+
+MOST = 1 << 31
+"""Bytes that a member, or a tar as a whole, may unpack to: the largest of the corpora has a tenth of it."""
 
 _DAMAGED = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
 
@@ -47,7 +51,9 @@ class Source:
         """The content of a member. Raises DataError when it is damaged."""
         try:
             content = self._members[member]()
-            return gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content
+            if content.startswith(b"\x1f\x8b"):
+                content = _unpacked(content)
+            return content
         except _DAMAGED as error:
             raise self._damaged(error, member) from None
 
@@ -77,17 +83,46 @@ class Source:
             return {file.relative_to(path).as_posix(): file.read_bytes for file in files}
         if zipfile.is_zipfile(path):
             archive = zipfile.ZipFile(path)
-            return {name: lambda name=name: archive.read(name) for name in archive.namelist() if name[-1] != "/"}
+            return {entry.filename: _unzipped(archive, entry) for entry in archive.infolist() if not entry.is_dir()}
         if tarfile.is_tarfile(path):
             # Corpora fit in memory; a gzipped tar cannot be read out of order without unpacking it again and again.
+            content, total = {}, 0
             with tarfile.open(path) as tar:
-                content = {entry.name: _content(tar, entry) for entry in tar if entry.isfile()}
+                for entry in tar:
+                    if entry.isfile():
+                        total += entry.size
+                        _refuse_larger(total)
+                        content[entry.name] = _content(tar, entry)
             return {name: lambda data=data: data for name, data in content.items()}
         return {path.name: path.read_bytes}
 
     def _damaged(self, error: BaseException, member: str = "") -> DataError:
         what = f"{member or 'the archive'} cannot be read ({error})"
         return DataError(what, where=str(self.path), cure="get it again from its authors")
+
+
+def _refuse_larger(size: int) -> None:
+    if size > MOST:
+        raise OSError(f"it unpacks to more than {MOST >> 20:,} MB")
+
+
+def _unpacked(content: bytes) -> bytes:
+    # In pieces: asked for MOST bytes at once, the library would set as many aside.
+    pieces, total = [], 0
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
+        while piece := packed.read(1 << 20):
+            total += len(piece)
+            _refuse_larger(total)
+            pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _unzipped(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
+    def read() -> bytes:
+        _refuse_larger(entry.file_size)  # zipfile reads no more than this, whatever the archive holds
+        return archive.read(entry)
+
+    return read
 
 
 def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:

@@ -1,0 +1,137 @@
+"""How far a run can be spread over machines: simulated from measured compute and counted bytes.
+
+    python -m benchmarks.network data/multi30k --preset translate
+
+Measured here, on one thread, in seconds of the processor: what a process needs for its share of a batch (forward,
+backward) when n share it, update by update, and for the optimizer, which every process does in full. Counted: the bytes
+of the gradients. Simulated: n machines of that speed, each with draws of its own from what was measured; it takes
+as long as the slowest of them, then the all-reduce (a ring: 2 (n − 1) messages of 1/n of the bytes, one by one),
+then the gathering of the sparse rows (n − 1 messages), then the optimizer. Nothing overlaps, as in the program.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from antiphon.config import load_config
+from antiphon.data.corpus import read_corpus
+from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.training.precision import choose_precision
+from antiphon.training.preparation import prepare
+from antiphon.training.trainer import batch_loss, optimizer_for, sampler_for
+from benchmarks import machine
+
+LINKS = {"1 Gbit/s": (1e9 / 8, 100e-6), "10 Gbit/s": (10e9 / 8, 30e-6), "100 Gbit/s": (100e9 / 8, 10e-6)}
+"""Bytes a second and seconds of latency."""
+COUNTS = (1, 2, 4, 8, 16, 32)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one process does."""
+
+    compute: dict[int, np.ndarray]
+    """Seconds of updates, by how many share a batch."""
+    optimizer: float
+    dense_bytes: int
+    sparse_bytes: dict[int, float]
+    """Of one process's touched rows, by how many share a batch."""
+    tokens: float
+    """Of an update."""
+
+
+def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, object]]) -> Measured:
+    """Times shares of batches in this process."""
+    torch.set_num_threads(1)
+    config = load_config(preset, knobs)
+    torch.manual_seed(1)
+    with tempfile.TemporaryDirectory() as scratch:
+        corpus = read_corpus(data, context=config.data.context, dev_pairs=8, seed=1)
+        prepared = prepare(corpus, config, Path(scratch))
+        config = prepared.config
+        sizes = prepared.source_tokenizer.size, prepared.target_tokenizer.size
+        model = Seq2Seq(config.model, source_vocabulary=sizes[0], target_vocabulary=sizes[1]).train()
+        tables = model.sparse_parameters()
+        dense = sum(p.numel() for p in model.parameters() if not any(p is table for table in tables))
+        optimizer, sampler = optimizer_for(model, config), sampler_for(prepared)
+        precision = choose_precision(config.train.precision)
+        compute, rows, tokens, steps = {}, {}, [], []
+        for count in COUNTS:
+            stream = replace(prepared, part=(0, count)).stream(0, 0)
+            times, touched = [], []
+            for number in range(updates + 3):
+                batch = stream.batch(0, number)
+                if not batch.rows:
+                    continue
+                begun = time.process_time()
+                loss, _, total = batch_loss(model, batch, config, precision=precision, sampler=sampler, update=number)
+                loss.backward()
+                between = time.process_time()
+                touched.append(sum(4 * _touched(p) * (1 + p[0].numel()) for p in tables))
+                asked = time.process_time()
+                optimizer.update(1e-4)
+                if number >= 3:
+                    times.append(between - begun)
+                    steps.append(time.process_time() - asked)
+                    tokens.append(total)
+            compute[count], rows[count] = np.array(times), statistics.fmean(touched)
+    return Measured(compute, statistics.median(steps), 4 * dense, rows, statistics.fmean(tokens))
+
+
+def simulate(
+    found: Measured, count: int, bandwidth: float, latency: float, *, updates: int = 2000
+) -> tuple[float, float]:
+    """Seconds of an update by ``count`` machines, and those of them that are spent on the network."""
+    draw = np.random.default_rng(count)
+    slowest = draw.choice(found.compute[count], (updates, count)).max(axis=1).mean()
+    network = 0.0
+    if count > 1:
+        network += 2 * (count - 1) * (found.dense_bytes / count / bandwidth + latency)
+        if found.sparse_bytes[count]:
+            network += 2 * (count - 1) * latency + (count - 1) * found.sparse_bytes[count] / bandwidth
+    return slowest + found.optimizer + network, network
+
+
+def _touched(table: torch.nn.Parameter) -> int:
+    return 0 if table.grad is None else len(table.grad.coalesce().values())
+
+
+def main() -> None:
+    """Parses, measures, simulates, prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--preset", default="translate")
+    parser.add_argument("--updates", type=int, default=30)
+    parser.add_argument("--batch-tokens", type=int, default=None, help="instead of the preset's")
+    asked = parser.parse_args()
+    knobs: dict[str, dict[str, object]] = {"train": {}}
+    if asked.batch_tokens:
+        knobs["train"] = {"batch_tokens": asked.batch_tokens, "batch_size": None}
+    found = measure(asked.data, asked.preset, asked.updates, knobs)
+    alone = simulate(found, 1, 1.0, 0.0)[0]
+    print(f"{asked.preset}: {found.tokens:,.0f} tokens an update, {alone * 1000:.1f} ms alone, of which the optimizer")
+    print(f"{found.optimizer * 1000:.1f} ms; {found.dense_bytes / 1e6:.1f} MB of dense gradients,")
+    print(f"{found.sparse_bytes[1] / 1e6:.2f} MB of touched rows. Times faster than alone (share of the network):")
+    print(f"{'machines':<12}" + "".join(f"{name:>18}" for name in LINKS))
+    table = {}
+    for count in COUNTS:
+        row = {name: simulate(found, count, *link) for name, link in LINKS.items()}
+        table[count] = {name: (round(alone / whole, 2), round(net / whole, 2)) for name, (whole, net) in row.items()}
+        print(f"{count:<12}" + "".join(f"{up:>11.2f} ({share:>3.0%})" for up, share in table[count].values()))
+    facts = {"preset": asked.preset, "batch_tokens": asked.batch_tokens, "alone_seconds": alone}
+    facts |= {"optimizer_seconds": found.optimizer, "dense_bytes": found.dense_bytes, "tokens": found.tokens}
+    facts["compute_seconds"] = {count: float(np.median(times)) for count, times in found.compute.items()}
+    print(json.dumps({**machine.describe(), **facts, "faster": table}))
+
+
+if __name__ == "__main__":
+    main()

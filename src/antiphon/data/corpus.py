@@ -1,0 +1,202 @@
+"""What a model learns from and is judged by: parts of pairs, gone through as often as needed, never held in memory."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from antiphon.data.pairs import Card, Pair, Span, keyed_pairs, no_pairs, spans_of
+from antiphon.data.workers import over
+from antiphon.errors import DataError
+
+SAMPLED_SPANS = 16
+"""Spans read for a sample of a part that has more."""
+CANDIDATES = 4
+"""Pairs that may be held out and are remembered while the size of the data is not known, for each that is wanted."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """The pairs held out of a part: whole groups, named by a number drawn from their key and the seed."""
+
+    groups: frozenset[int] = frozenset()
+    seed: int = 1
+
+    def __contains__(self, key: str) -> bool:
+        return bool(self.groups) and group_of(key, self.seed) in self.groups
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The pairs of a part in the order of their files; reading happens at every iteration."""
+
+    spans: tuple[Span, ...] = ()
+    held: Held = Held()
+    """What is left out."""
+    count: int = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[Pair]:
+        return (pair for span in self.spans for pair in self.of(span))
+
+    def of(self, span: Span) -> Iterator[Pair]:
+        """The pairs of one span."""
+        return (pair for key, pair in keyed_pairs(span, Counter()) if key not in self.held)
+
+    def sample(self, count: int) -> list[Pair]:
+        """About ``count`` pairs, spread evenly; of a large part some spans only are read."""
+        step = max(1, self.count // count)
+        some = self.spans[:: max(1, len(self.spans) // SAMPLED_SPANS)]
+        step = max(1, step * len(some) // max(1, len(self.spans)))
+        return list(islice((pair for span in some for pair in self.of(span)), 0, None, step))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the texts, about."""
+        return sum(span.bytes for span in self.spans)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All there is to learn from and to be judged by; no source of ``dev`` held out here is in ``train``."""
+
+    train: Pairs
+    dev: Pairs | list[Pair]
+    """Held out: a list."""
+    test: Pairs
+    card: Card | None
+    fingerprint: str
+    """sha256 over the digests of the files' spans, in hexadecimal: equal when the data are."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """What the readers left out: reason and number."""
+
+
+def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000, seed: int = 1) -> Corpus:
+    """DATA as the command line takes it: one file, two parallel files, or a folder with ``train.tsv``.
+
+    A folder may bring ``dev.tsv``, ``test.tsv`` and ``data.json``. Where there is no dev part it is held out:
+    ``dev_pairs``, at most a tenth of the data, at least one. Pairs of one source stay together, and so do the
+    pairs of one conversation in a ``.dialogue`` file. Every line is looked at
+    once, or twice where dev is held out; of the texts nothing but what is held out is kept in memory.
+
+    Raises:
+        DataError: as `read_pairs`; a folder without ``train.tsv``; nothing that could be held out.
+    """
+    folder = Path(data)
+    if not folder.is_dir():
+        return _corpus({"train": data}, None, context=context, dev_pairs=dev_pairs, seed=seed)
+    if not (folder / "train.tsv").is_file():
+        raise DataError("no train.tsv in this folder", where=str(folder), cure=_cure_for_folder(folder))
+    parts = {name: folder / f"{name}.tsv" for name in ("train", "dev", "test")}
+    parts = {name: path for name, path in parts.items() if path.exists()}
+    return _corpus(parts, Card.load(folder), context=0, dev_pairs=dev_pairs, seed=seed)
+
+
+def group_of(key: str, seed: int) -> int:
+    """A number below 2**63 that depends on the key and the seed alone: pairs with the lowest are held out."""
+    return int.from_bytes(hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest(), "big") >> 1
+
+
+def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int, dev_pairs: int, seed: int) -> Corpus:
+    hold_out = "dev" not in parts
+    found: dict[str, Pairs] = {}
+    skipped: Counter[str] = Counter()
+    groups: dict[int, int] = {}
+    digest = hashlib.sha256()
+    for name, path in parts.items():
+        spans = spans_of(path, context=context)
+        count = 0
+        wanted = dev_pairs if hold_out and name == "train" else 0
+        digest.update(f"{name}\n".encode())
+        for seen in over(functools.partial(scan, dev_pairs=wanted, seed=seed), spans):
+            count += seen.pairs
+            skipped.update(seen.skipped)
+            digest.update(seen.digest)
+            if wanted:
+                groups = _lowest([groups, seen.groups], wanted)
+        if not count:
+            raise no_pairs(path)
+        found[name] = Pairs(tuple(spans), Held(), count)
+    train = found["train"]
+    if hold_out:
+        held = Held(_chosen(groups, dev_pairs, len(train), where=str(parts["train"])), seed)
+        dev = [pair for some in over(functools.partial(select, held=held), train.spans) for pair in some]
+        train = Pairs(train.spans, held, len(train) - len(dev))
+    else:
+        dev = found["dev"]
+    return Corpus(train, dev, found.get("test", Pairs()), card, digest.hexdigest(), dict(skipped))
+
+
+class _Seen(NamedTuple):
+    pairs: int
+    skipped: dict[str, int]
+    digest: bytes
+    groups: dict[int, int]
+
+
+def scan(span: Span, *, dev_pairs: int, seed: int) -> _Seen:
+    """Counts of a span, and the pairs of each group that may be held out (`Held`); none if ``dev_pairs`` is 0."""
+    skipped: Counter[str] = Counter()
+    groups: Counter[int] = Counter()
+    pairs = []
+    for key, pair in keyed_pairs(span, skipped):
+        pairs.append(pair)
+        if dev_pairs:
+            groups[group_of(key, seed)] += 1
+    text = "\n".join(map("\t".join, pairs))
+    return _Seen(len(pairs), dict(skipped), hashlib.sha256(text.encode()).digest(), _lowest([groups], dev_pairs))
+
+
+def select(span: Span, *, held: Held) -> list[Pair]:
+    """The pairs of a span that are held out."""
+    return [pair for key, pair in keyed_pairs(span, Counter()) if key in held]
+
+
+def _lowest(counted: Iterable[Mapping[int, int]], dev_pairs: int) -> dict[int, int]:
+    """Pairs of the lowest groups, as many groups as may be needed.
+
+    A group counts as no larger than one pair too many. So what is kept of a part is kept of the whole if it is kept of
+    every part, and its count is whole.
+    """
+    total: Counter[int] = Counter()
+    for groups in counted:
+        total.update(groups)
+    kept, room = {}, CANDIDATES * dev_pairs
+    for group in sorted(total):
+        if room <= 0:
+            break
+        kept[group] = total[group]
+        room -= min(total[group], dev_pairs + 1)
+    return kept
+
+
+def _chosen(groups: dict[int, int], dev_pairs: int, pairs: int, *, where: str) -> frozenset[int]:
+    if len(groups) < 2:
+        raise DataError(
+            "all pairs belong to one source (or one conversation), so none can be held out to validate on",
+            where=where,
+            cure="bring more data, or a folder with train.tsv and dev.tsv",
+        )
+    room = max(1, min(dev_pairs, pairs // 10))
+    chosen = set()
+    for group in sorted(groups):
+        if groups[group] <= room:
+            chosen.add(group)
+            room -= groups[group]
+    # Every group is larger than what is wanted: the smallest must do, for there has to be a dev part.
+    return frozenset(chosen or {min(sorted(groups), key=lambda group: groups[group])})
+
+
+def _cure_for_folder(folder: Path) -> str:
+    others = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".tsv", ".jsonl", ".dialogue"))
+    if others:
+        return f"rename the training part to train.tsv, or name one file: {folder / others[0]}"
+    return "antiphon data NAME --out DIR makes such a folder"

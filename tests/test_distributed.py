@@ -1,0 +1,228 @@
+"""Several processes train as one does: the same updates, resumed by any number, and a lost one is told by all."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import antiphon
+from antiphon.runtime import folder as files
+
+SMALL: dict[str, dict] = {
+    "data": {"tokenizer": "symbol", "buckets": 3},
+    "model": {"embedding": 16, "hidden": 16, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0},
+    "train": {
+        "batch_size": 7,
+        "validate_every": 8,
+        "dev_answers": 4,
+        "warmup": 4,
+        "precision": "f32",
+        "schedule": "constant",
+        "threads": 1,
+    },
+}
+SAMPLED: dict[str, dict] = {
+    "data": {"share_vocabulary": False},
+    "model": {"softmax": "sampled", "tied": "none"},
+    "train": {"samples": 4, "optimizer": "sgd", "learning_rate": 0.2, "order": "proportional", "batch_size": 2},
+}
+LINK_SECONDS = 4
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "pairs.tsv"
+    draw = random.Random(5)
+    words = [[draw.choice("abcdefgh") for _ in range(draw.randint(1, 7))] for _ in range(150)]
+    path.write_text("".join(f"{' '.join(w)}\t{' '.join(w[::-1])}\n" for w in words))
+    return path
+
+
+def knobs(updates: int, more: dict[str, dict]) -> dict[str, dict]:
+    merged = {group: {**values, **more.get(group, {})} for group, values in SMALL.items()}
+    merged["train"]["max_updates"] = updates
+    return merged
+
+
+def command(pairs: Path, out: Path, tree: dict[str, dict]) -> list[str]:
+    flags: list[str] = []
+    for group, values in tree.items():
+        for key, value in values.items():
+            flags += [f"--{group}.no-{key.replace('_', '-')}"] if value is False else [f"--{group}.{key}", str(value)]
+    return ["-m", "antiphon", "train", str(pairs), "--out", str(out), *flags]
+
+
+def started(count: int, arguments: list[str], hosts: list[str] | None = None) -> list[subprocess.Popen[str]]:
+    """Processes 0, 1, … of a run; ``hosts`` are network namespaces, the first of which has the address of all."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    found = []
+    for rank in range(count):
+        address = "127.0.0.1" if hosts is None else "10.77.0.1"
+        who = {"RANK": str(rank), "WORLD_SIZE": str(count), "MASTER_ADDR": address, "MASTER_PORT": str(port)}
+        inside = [] if hosts is None else ["ip", "netns", "exec", hosts[rank]]
+        found.append(
+            subprocess.Popen(
+                [*inside, sys.executable, *arguments],
+                env={**os.environ, **who, "LOCAL_WORLD_SIZE": str(count)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    return found
+
+
+def ended(processes: list[subprocess.Popen[str]], seconds: float = 60) -> list[tuple[int, str]]:
+    """Exit code and standard error of each."""
+    try:
+        told = [process.communicate(timeout=seconds)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    return [(process.returncode, text) for process, text in zip(processes, told, strict=True)]
+
+
+def under_way(out: Path, seconds: float = 60) -> None:
+    """Waits until updates have been done."""
+    end = time.monotonic() + seconds
+    while not any(record["event"] == "validated" for record in files.read_lines(out / files.LOG)):
+        assert time.monotonic() < end, "training did not begin"
+        time.sleep(0.1)
+
+
+def assert_alike(one: Path, other: Path, *, updates: int) -> None:
+    states = load_file(one / files.STATE), load_file(other / files.STATE)
+    weights = [name for name in states[0] if name.startswith("weight/")]
+    assert weights
+    for name in weights:
+        assert float((states[0][name] - states[1][name]).abs().max()) <= 1e-5 * updates, name
+
+
+@pytest.mark.parametrize(("count", "more"), [(2, {}), (3, SAMPLED)], ids=["2 dense", "3 sampled rows"])
+def test_many_processes_update_as_one(pairs: Path, tmp_path: Path, count: int, more: dict) -> None:
+    processes = started(count, command(pairs, tmp_path / "many", knobs(10, more)))
+    alone = antiphon.train(pairs, tmp_path / "one", knobs=knobs(10, more))
+    for code, told in ended(processes):
+        assert code == 0, told
+    assert_alike(tmp_path / "many", tmp_path / "one", updates=10)
+    many = files.read_lines(tmp_path / "many" / files.LOG)
+    assert [r["event"] for r in many].count("started") == 1  # one speaks for all
+    assert many[-1]["best_score"] == pytest.approx(alone.best_dev, abs=1e-4)
+    # what many began one goes on with, and nothing was lost or done twice
+    onward = antiphon.train(pairs, tmp_path / "many", resume=True, knobs={"train": {"max_updates": 14}})
+    assert onward.updates == 14
+    antiphon.train(pairs, tmp_path / "one", resume=True, knobs={"train": {"max_updates": 14}})
+    assert_alike(tmp_path / "many", tmp_path / "one", updates=14)
+
+
+def test_torchrun_starts_it_and_many_go_on_with_what_one_began(pairs: Path, tmp_path: Path) -> None:
+    more = {"data": {"tokenizer": "bpe", "subword_dropout": 0.2, "vocabulary": 40}, "model": {"dropout": 0.2}}
+    antiphon.train(pairs, tmp_path / "run", knobs=knobs(5, more))
+    arguments = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    arguments += ["-m", "antiphon", "train", str(pairs), "--out", str(tmp_path / "run"), "--resume"]
+    done = subprocess.run(
+        [sys.executable, *arguments, "--train.max_updates", "9"], capture_output=True, text=True, timeout=90
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("  antiphon chat ") == 1, done.stderr  # one speaks for all
+    assert files.read_lines(tmp_path / "run" / files.LOG)[-1]["update"] == 9
+    state = load_file(tmp_path / "run" / files.STATE)
+    assert all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())
+
+
+def test_a_killed_process_is_told_by_the_others_and_resumed(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    tree = knobs(1_000_000, {"train": {"patience": 1_000_000, "link_seconds": LINK_SECONDS}})
+    processes = started(2, command(pairs, out, tree))
+    under_way(out)
+    processes[1].send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    code, told = ended(processes)[0]
+    assert time.monotonic() - killed < LINK_SECONDS + 5
+    assert_a_clear_end(code, told)
+    before = load_file(out / files.STATE)["optimizer/updates"].item()
+    run = antiphon.train(pairs, out, resume=True, knobs={"train": {"max_updates": int(before) + 3}})
+    assert run.updates == before + 3
+
+
+def assert_a_clear_end(code: int, told: str) -> None:
+    assert code == 2, told
+    lines = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1, told
+    assert "lost touch with the others" in lines[0]
+    assert "--resume" in lines[0]
+    assert "Traceback" not in told
+
+
+def test_a_launcher_that_says_half_is_told(pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(antiphon.UsageError, match="variable RANK is missing"):
+        antiphon.train(pairs, tmp_path / "run", knobs=knobs(5, {}))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_of_the_first_is_everyones(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.tsv"
+    bad.write_text("one column\n")
+    for code, told in ended(started(2, command(bad, tmp_path / "run", knobs(5, {})))):
+        assert code == 2
+        assert "bad.tsv:1" in told
+        assert "Traceback" not in told
+    assert not (tmp_path / "run").exists()
+
+
+@contextmanager
+def two_hosts() -> Iterator[list[str]]:
+    """Two network namespaces, 10.77.0.1 and 10.77.0.2, joined by a cable; skips where that is not permitted."""
+    if shutil.which("ip") is None:
+        pytest.skip("no ip command here")
+    names = [f"antiphon-{os.getpid()}-{end}" for end in "ab"]
+    steps = [["netns", "add", name] for name in names]
+    steps.append(
+        ["link", "add", "cable", "netns", names[0], "type", "veth", "peer", "name", "cable", "netns", names[1]]
+    )
+    for number, name in enumerate(names, start=1):
+        steps.append(["-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "cable"])
+        steps += [["-n", name, "link", "set", device, "up"] for device in ("lo", "cable")]
+    try:
+        for step in steps:
+            done = subprocess.run(["ip", *step], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"network namespaces are not permitted here: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+def test_a_cut_link_is_told_on_both_hosts_and_resumed(pairs: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    tree = knobs(1_000_000, {"train": {"patience": 1_000_000, "link_seconds": LINK_SECONDS}})
+    with two_hosts() as hosts:
+        processes = started(2, command(pairs, out, tree), hosts)
+        under_way(out)
+        subprocess.run(["ip", "-n", hosts[1], "link", "set", "cable", "down"], check=True)
+        cut = time.monotonic()
+        told = ended(processes)
+        assert time.monotonic() - cut < LINK_SECONDS + 5
+    for code, text in told:
+        assert_a_clear_end(code, text)
+    before = load_file(out / files.STATE)["optimizer/updates"].item()
+    run = antiphon.train(pairs, out, resume=True, knobs={"train": {"max_updates": int(before) + 3}})
+    assert run.updates == before + 3
