@@ -509,11 +509,12 @@ def _value(name: str, knob: Any, odd: Any) -> Any:
     elif isinstance(knob.default, float):
         usual = st.one_of(st.floats(0, 0.99), st.sampled_from([1e-30, 1.0, 50.0, 1e30]))
     elif usual is None:  # a whole number, or nothing
-        usual = st.one_of(st.integers(1, 40), st.sampled_from([0, -1, 300, 1 << 16, (1 << 16) + 1, 1 << 22, 1 << 62]))
+        odd = st.one_of(odd, st.sampled_from([0, -1, 300, 1 << 16, (1 << 16) + 1, 1 << 22, 1 << 62]))
+        usual = st.integers(1, 40)
     if name == "buckets":
         shape = st.lists(st.integers(1, 9), min_size=2, max_size=2)
         usual = st.one_of(st.integers(1, 64), st.lists(shape, min_size=1, max_size=3))
-    return st.one_of(usual, usual, usual, usual, usual, usual, usual, odd)
+    return st.integers(0, 15).flatmap(lambda draw: usual if draw else odd)
 
 
 def _literals(kind: Any) -> list[str]:

@@ -532,7 +532,7 @@ def test_after_repeated_ones_it_goes_back_with_a_lower_rate_and_resumes_bit_for_
 
 def test_a_rate_that_is_far_too_high_is_lowered_until_it_works(home, tmp_path):
     """No fault is made up here: plain SGD, no clipping to speak of, a rate at which it blows up by itself."""
-    watcher, blowing = Watcher(), {"optimizer": "sgd", "learning_rate": 1e25, "clip": 1e30, "average": 0.0, "warmup": 0}
+    watcher, blowing = Watcher(), {"optimizer": "sgd", "learning_rate": 50.0, "clip": 1e30, "average": 0.0, "warmup": 0}
     run = antiphon.train(
         home / "pairs.tsv", tmp_path / "run", knobs=knobs(updates=120, train=blowing), observer=watcher
     )
