@@ -3,10 +3,11 @@
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help chat test lint format docs clean
+.PHONY: help chat dates test lint format docs clean
 
 help:
-	@echo "make chat     talk with a model; the first time, train a small one on dates (about two minutes in all)"
+	@echo "make chat     talk with the bot that comes along; no PyTorch is needed"
+	@echo "make dates    train a small model on dates for a minute, then talk with it"
 	@echo "make test     everything a change must pass: ruff, pyright, pytest"
 	@echo "make lint     ruff and pyright alone"
 	@echo "make format   let ruff put the code in form"
@@ -14,7 +15,10 @@ help:
 	@echo "make clean    remove .venv and caches; data and runs stay"
 
 # Standard input belongs to the conversation, standard output to its answers: the steps before it get neither.
-chat: .venv/.train.stamp
+chat: .venv/.stamp
+	@.venv/bin/antiphon chat
+
+dates: .venv/.train.stamp
 	@[ -f data/dates/train.tsv ] || { echo "writing dates to learn from: data/dates" >&2; \
 		.venv/bin/antiphon data dates --out data/dates </dev/null >/dev/null; }
 	@if [ -f runs/dates/model.safetensors ] && { [ ! -f runs/dates/state.safetensors ] \
@@ -49,17 +53,22 @@ clean:
 	rm -rf .venv .pytest_cache .ruff_cache .hypothesis build dist
 	find src tests docs benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# Both installations are editable, so a change of the code needs no second one.
+# All installations are editable, so a change of the code needs no second one.
+
+.venv/.stamp: pyproject.toml | .venv/bin/python
+	@echo "installing antiphon into .venv (half a minute)" >&2
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable . </dev/null >&2
+	@touch $@
 
 .venv/.train.stamp: pyproject.toml | .venv/bin/python
 	@echo "installing antiphon and what it needs to learn into .venv (PyTorch is large: a minute or so)" >&2
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[train]' </dev/null >&2
-	@touch $@
+	@touch .venv/.stamp $@
 
 .venv/.dev.stamp: pyproject.toml | .venv/bin/python
 	@echo "installing antiphon and the tools of its tests into .venv (PyTorch is large: a minute or so)" >&2
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' </dev/null >&2
-	@touch .venv/.train.stamp $@
+	@touch .venv/.stamp .venv/.train.stamp $@
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' </dev/null \

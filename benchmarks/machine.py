@@ -25,6 +25,7 @@ def describe() -> dict[str, object]:
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": metadata.version("torch"),
+        "onnxruntime": metadata.version("onnxruntime"),
         "antiphon": VERSION,
     }
 
@@ -39,6 +40,21 @@ def seconds(work: Callable[[], object], *, repeats: int = 9, warm: int = 3) -> f
         work()
         times.append(time.perf_counter() - begun)
     return statistics.median(times)
+
+
+def cpu_seconds() -> tuple[float, float]:
+    """Seconds that the cores this process may use have been at work, for anyone; and for this process and its children.
+
+    Children count when they have ended. What a virtual machine's neighbours took counts as work for others. Linux only.
+    """
+    tick = os.sysconf("SC_CLK_TCK")
+    lines = dict(line.split(maxsplit=1) for line in Path("/proc/stat").read_text(encoding="ascii").splitlines())
+    busy = 0
+    for core in os.sched_getaffinity(0):
+        user, nice, system, _idle, _waiting, interrupts, soft, stolen, *_ = map(int, lines[f"cpu{core}"].split())
+        busy += user + nice + system + interrupts + soft + stolen
+    times = os.times()
+    return busy / tick, times.user + times.system + times.children_user + times.children_system
 
 
 def matmul_rate(precision: str) -> float:

@@ -46,12 +46,14 @@ class FakeEngine:
 
     def step(self, y: np.ndarray, state: FakeRows, memory: FakeRows, k: int) -> StepOutput:
         assert 1 <= k <= self.vocabulary
-        assert len(y) == len(state.values) == len(memory.values)
+        assert len(y) == len(state.values)
+        assert len(y) % len(memory.values) == 0
+        sources = np.repeat(memory.values, len(y) // len(memory.values), axis=0)
         self.asked.append((len(y), k))
         hashed, log_probs = self._after(y, state.values)
         ids = np.argsort(-log_probs, axis=1, kind="stable")[:, :k]
-        places = np.arange(memory.values.shape[1])
-        weights = np.where(memory.values, np.exp(np.sin(hashed[:, None] * 0.7 + places)), 0.0)
+        places = np.arange(sources.shape[1])
+        weights = np.where(sources, np.exp(np.sin(hashed[:, None] * 0.7 + places)), 0.0)
         attention = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
         return StepOutput(np.take_along_axis(log_probs, ids, axis=1), ids, attention, FakeRows(hashed))
 

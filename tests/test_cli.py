@@ -130,7 +130,6 @@ def test_every_knob_is_in_the_help_with_its_story(run: Run):
         (["train", "d", "--out", "o", "--preset", "chta"], 'no preset "chta", --preset; '),
         (["data", "no-such"], 'no corpus "no-such", antiphon data; '),
         (["data", "dates", "--pair", "en-de"], 'dates has no option "pair", antiphon data; known: train, dev, test'),
-        (["chat"], "which model?; antiphon chat FOLDER, or train one: make chat"),
         (["chat", "no/such"], "no such folder, no/such; "),
         (["evaluate", "no/such", "no.tsv"], "no such file, no.tsv; "),
         (["inspect", "no/such"], "no such file, no/such; "),

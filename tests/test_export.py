@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,13 +20,14 @@ from safetensors.numpy import load_file
 
 import antiphon
 from antiphon.config import Config, SearchConfig
-from antiphon.errors import AntiphonError, FolderError
+from antiphon.errors import AntiphonError, FolderError, UsageError
 from antiphon.export import folder as folder_of_export
 from antiphon.export import graph
 from antiphon.export.folder import export
 from antiphon.export.graph import encoder_graph, step_graph
 from antiphon.nn.engine import TorchEngine
-from antiphon.runtime.bundled import bundled
+from antiphon.runtime import bundled as shelf
+from antiphon.runtime.bundled import BOT, bundled, introduction
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
 from antiphon.runtime.onnx_engine import load_engine
 from antiphon.search import beam, greedy
@@ -82,6 +84,36 @@ def test_whole_numbers_are_near_and_know_nothing_of_other_rows(cell, attention, 
     for row in range(3):
         alone = ours.score(*(array[row : row + 1] for array in arrays))
         np.testing.assert_allclose(alone, found[row : row + 1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "attention", "feed", "shape"), [*QUANTISED, ("lstm", "general", False, "two ways")])
+def test_rows_of_one_source_share_its_memory(cell, attention, feed, shape, tmp_path):
+    y, rows = np.array([5, 6, 7, 8, 9, 10]), np.array([0, 0, 1, 1, 2, 2])
+    for engine in engines(cell, attention, feed, shape, tmp_path):
+        memory, state = engine.encode(SRC.numpy(), SRC_LEN.numpy())
+        state = state.select(rows)
+        shared, own = engine.step(y, state, memory, 4), engine.step(y, state, memory.select(rows), 4)
+        np.testing.assert_array_equal(shared.ids, own.ids)
+        np.testing.assert_allclose(shared.log_probs, own.log_probs, atol=1e-5)
+        np.testing.assert_allclose(shared.attention, own.attention, atol=1e-5)
+
+
+@given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 1280), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_the_likeliest_words_are_found_block_by_block_as_in_one_piece(seed, rows, k, ties):
+    made = graph.Graph("top", quantised=False)
+    top, ids = graph._likeliest(
+        made, made.input("x", TensorProto.FLOAT, "N", 1280), made.input("k", TensorProto.INT64, 1), 1280
+    )
+    made.output(top, "top", TensorProto.FLOAT, "N", "K")
+    made.output(ids, "ids", TensorProto.INT64, "N", "K")
+    session = onnxruntime.InferenceSession(made.model().SerializeToString(), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(seed)
+    x = (rng.integers(-3, 4, (rows, 1280)) if ties else rng.normal(size=(rows, 1280))).astype(np.float32)
+    found, places = session.run(None, {"x": x, "k": np.array([k])})
+    np.testing.assert_array_equal(found, -np.sort(-x, axis=1)[:, :k])
+    np.testing.assert_array_equal(np.take_along_axis(x, places, axis=1), found)
+    assert all(len(set(row)) == k for row in places.tolist())
 
 
 def test_no_size_is_frozen(tmp_path):
@@ -237,7 +269,13 @@ def test_strange_graphs_are_refused(exported, tmp_path):
     model = graph_of(exported)
     inner = helper.make_graph([], "inner", [], [])
     model.graph.node.append(helper.make_node("Identity", ["y"], ["x"], body=inner))
-    refused(folder, model, "holds weights or a graph")
+    refused(folder, model, "a graph inside a node")
+
+    model = graph_of(exported)
+    deeper = helper.make_node("Scan", ["y"], ["x"], body=inner, num_scan_inputs=1)
+    body = helper.make_graph([deeper], "body", [], [])
+    model.graph.node.append(helper.make_node("Scan", ["y"], ["x"], body=body, num_scan_inputs=1))
+    refused(folder, model, "a graph inside a node")
 
     model = graph_of(exported)
     giant = numpy_helper.from_array(np.zeros(4, np.float32), "giant")
@@ -255,6 +293,28 @@ def test_strange_graphs_are_refused(exported, tmp_path):
     (folder / GRAPHS / STEP).unlink()
     with pytest.raises(FolderError, match="cannot be read"):
         antiphon.load(folder)
+
+
+def test_a_graph_that_grows_without_end_gets_no_more_memory_than_is_allowed(exported, tmp_path):
+    folder = copied(exported, tmp_path)
+    model = graph_of(exported)
+    grown = "mask"
+    for number in range(40):  # 2 bytes, doubled 40 times
+        model.graph.node.insert(number, helper.make_node("Concat", [grown, grown], [f"grown{number}"], axis=0))
+        grown = f"grown{number}"
+    model.graph.node.insert(40, helper.make_node("Cast", [grown], ["giant"], to=TensorProto.FLOAT))
+    model.graph.node.append(helper.make_node("ReduceMax", ["giant"], ["one"], keepdims=1))
+    model.graph.output.append(helper.make_tensor_value_info("one", TensorProto.FLOAT, None))
+    (folder / GRAPHS / STEP).write_bytes(model.SerializeToString())
+    code = (
+        "import resource, antiphon\nfrom antiphon.runtime import onnx_engine\nonnx_engine.MOST_MEMORY = 1 << 28\n"
+        f"try: antiphon.load({str(folder)!r})\nexcept antiphon.AntiphonError as error: print(error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
+    told, megabytes = done.stdout.splitlines()
+    assert "do not fit" in told
+    assert int(megabytes) < 700
 
 
 def test_graphs_of_another_model_are_told(exported, tmp_path):
@@ -297,11 +357,44 @@ def test_the_bundled_model_reads_dates_without_pytorch():
     assert done.stdout.split() == ["1979-05-03", "2033-07-11", "2095-09-04"], done.stderr
 
 
+def chatted(*words: str, lines: str, before: str = "") -> subprocess.CompletedProcess[str]:
+    """`antiphon chat` in a process in which PyTorch is not installed."""
+    code = (
+        "import sys\nfor name in ['torch', 'safetensors', 'onnx', 'babel', 'sqlalchemy']: sys.modules[name] = None\n"
+        f"{before}\nfrom antiphon.faces.cli import main\nsys.exit(main(['chat', *{words!r}]))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, input=lines, capture_output=True, encoding="utf-8", timeout=60)
+
+
+@pytest.mark.skipif(BOT not in bundled(), reason="no bot is bundled yet")
+def test_without_a_model_the_bundled_bot_talks_and_says_what_it_is():
+    done = chatted("--seed", "1", lines="hello , how are you ?\nwhat is your favourite film ?\n")
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in done.stdout.splitlines() if line.strip()]) == 2
+    assert done.stderr.startswith(introduction(bundled()[BOT]))
+
+
+def test_a_bundled_model_is_introduced_by_its_card_and_another_is_not(exported):
+    done = chatted("dates", lines="3 de mayo de 1979\n")
+    assert done.stdout == "1979-05-03\n", done.stderr
+    assert "A recurrent sequence-to-sequence model" in done.stderr.splitlines()[0]
+    (exported / "README.md").write_text("# x\n\nI am your bank.\n", encoding="utf-8")
+    assert "bank" not in chatted(str(exported), lines="one\n").stderr
+
+
+def test_a_copy_without_a_bot_says_so(monkeypatch):
+    monkeypatch.setattr(shelf, "bundled", dict)
+    with pytest.raises(UsageError, match="which model"):
+        shelf.bot()
+
+
 def test_bundled_models_are_small_and_a_folder_of_the_name_wins(exported, tmp_path, monkeypatch):
     assert "dates" in bundled()
-    for folder in bundled().values():
-        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4e6
-        assert (folder / "README.md").is_file()
+    for name, folder in bundled().items():
+        most = 12e6 if name == BOT else 4e6
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < most
+        assert len(introduction(folder)) > 20
     monkeypatch.chdir(tmp_path)
     Path("dates").mkdir()  # such as the corpus: no model
     assert antiphon.load("dates").folder == bundled()["dates"]

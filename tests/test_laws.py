@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
+import platform
+import re
+import shutil
 import subprocess
 import sys
 import weakref
@@ -279,6 +283,25 @@ def test_without_a_compiler_training_says_so_and_goes_on(tmp_path):
     broken.chmod(0o755)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == f"False {broken} failed: this compiler is broken"
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason=f"no C kernels here: {kernels.missing()}")
+@pytest.mark.skipif(shutil.which("objdump") is None, reason="no objdump")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a limit of x86 instructions")
+def test_a_limit_of_instructions_holds_for_kernels_and_precision(tmp_path):
+    code = (
+        "from antiphon.nn import kernels\n"
+        "from antiphon.training.precision import choose_precision\n"
+        "library = kernels._library()\n"
+        "print(library._name, library.has_amx, choose_precision('auto'))"
+    )
+    environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "XDG_CACHE_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    library, amx, precision = done.stdout.split()
+    assert (amx, precision) == ("False", "f32")
+    listing = subprocess.run(["objdump", "-d", library], capture_output=True, text=True, timeout=60, check=True).stdout
+    assert "%ymm" in listing
+    assert not re.search(r"%(zmm|tmm|k[1-7])", listing)
 
 
 def test_what_is_not_finite_is_not_hidden_by_the_kernels():

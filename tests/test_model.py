@@ -151,6 +151,18 @@ def test_threads_may_share_a_model():
         assert list(threads.map(lambda text: model.predict(text).text, texts)) == alone
 
 
+@pytest.mark.parametrize("search", [{"beam": 1}, {"beam": 3}, {"sample": True, "seed": 5}])
+def test_work_that_is_shared_out_gives_the_same(search):
+    alone, many = a_model(), a_model()
+    many.threads = 3
+    texts = [f"{'ab ' * (number % 7)}{number}" for number in range(40)]
+    one, other = alone.predict(texts, **search), many.predict(texts, **search)
+    assert len(many.engine.read) == 3  # type: ignore[attr-defined]
+    assert [(p.text, p.score, p.tokens) for p in one] == [(p.text, p.score, p.tokens) for p in other]
+    pairs = [(text, text[::-1]) for text in texts]
+    assert alone.score(pairs) == pytest.approx(many.score(pairs), abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("search", "message"),
     [

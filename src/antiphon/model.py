@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Sequence
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 
@@ -18,11 +21,12 @@ from antiphon.runtime.bundled import resolved
 from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
 from antiphon.search import Engine, Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 
+_T = TypeVar("_T")
 END = "</s>"
 """How EOS reads where tokens are shown."""
 
 _POSITIONS = 4096  # source positions x beam in one batch of a search; source and target positions of a scoring
-_LOGITS = 2**25  # most target positions x V in one batch of a scoring: 128 MB
+_LOGITS = 2**25  # most rows x V at one step of a search, and target positions x V of a scoring: 128 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +65,7 @@ class Model:
         target_tokenizer: for what comes out.
         config: all knobs of the run that made it.
         folder: where it was loaded from.
+        threads: batches of a list of texts that are worked on at once.
     """
 
     def __init__(
@@ -70,12 +75,15 @@ class Model:
         target_tokenizer: Tokenizer,
         config: Config,
         folder: Path | None = None,
+        *,
+        threads: int = 1,
     ) -> None:
         self.engine = engine
         self.source_tokenizer = source_tokenizer
         self.target_tokenizer = target_tokenizer
         self.config = config
         self.folder = folder
+        self.threads = threads
 
     @property
     def max_source(self) -> int:
@@ -106,14 +114,14 @@ class Model:
             return self.predict([texts], **search)[0]
         config = self.settings(search)
         sources = self._sources(texts)
-        answers: dict[int, Prediction] = {}
         nbest = config.nbest
         if config.mmi:  # more is found than is given
             wanted = config.candidates if config.sample else min(config.candidates, config.beam)
             config = config.model_copy(update={"nbest": max(nbest, wanted)})
         width = config.nbest if config.sample else config.beam
         lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
-        for rows in _batches(lengths, _POSITIONS // width):
+
+        def answered(rows: np.ndarray) -> list[tuple[int, Prediction]]:
             src, src_len = self._padded([sources[row] for row in rows])
             limits = self.limits(src_len, config)
             if config.sample:
@@ -124,9 +132,15 @@ class Model:
                 found = beam(self.engine, src, src_len, config, limits)
             if config.mmi:
                 found = [ranked[:nbest] for ranked in rerank(self.engine, found, config)]
+            answers = []
             for row, hypotheses in zip(rows.tolist(), found, strict=True):
                 first, *others = (self._prediction(sources[row], hypothesis) for hypothesis in hypotheses)
-                answers[row] = replace(first, alternatives=others)
+                answers.append((row, replace(first, alternatives=others)))
+            return answers
+
+        rows = max(1, _LOGITS // (width * self.engine.vocabulary))
+        parts = self._side_by_side(answered, lengths, _POSITIONS // width, rows)
+        answers = dict(itertools.chain.from_iterable(parts))
         return [answers[row] for row in range(len(sources))]
 
     def stream(self, text: str, **search: Any) -> Iterator[str]:
@@ -158,11 +172,14 @@ class Model:
         nats = np.zeros(len(pairs))
         tokens = np.array([len(ids) + 1 for ids in targets], dtype=np.int64)
         longest = np.array([max(len(s.ids) + 1, len(t) + 1) for s, t in zip(sources, targets, strict=True)], np.int64)
-        for rows in _batches(longest, min(_POSITIONS, _LOGITS // self.engine.vocabulary)):
+
+        def scored(rows: np.ndarray) -> None:
             src, src_len = self._padded([sources[row] for row in rows])
             tgt_out = padded([[*targets[row], EOS] for row in rows])
             tgt_in = padded([[BOS, *targets[row]] for row in rows])
             nats[rows] = self.engine.score(src, src_len, tgt_in, tgt_out).astype(np.float64).sum(axis=1)
+
+        self._side_by_side(scored, longest, min(_POSITIONS, _LOGITS // self.engine.vocabulary))
         return nats, tokens
 
     def attention(self, source: str, target: str) -> Prediction:
@@ -185,6 +202,19 @@ class Model:
     def read(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """src (N, S) and src_len (N,) as an engine takes them. Raises UsageError."""
         return self._padded(self._sources(texts))
+
+    def _side_by_side(
+        self, work: Callable[[np.ndarray], _T], lengths: np.ndarray, positions: int, rows: int = _POSITIONS
+    ) -> list[_T]:
+        """Work on batches of rows, as many at once as the model has threads; each batch knows nothing of the others."""
+        batches = list(_batches(lengths, positions, rows))
+        if len(batches) < 2 * self.threads:  # else nothing to do for some of them
+            parts = (rows[part :: self.threads] for rows in batches for part in range(self.threads))
+            batches = [rows for rows in parts if len(rows)]
+        if self.threads == 1 or len(batches) < 2:
+            return [work(rows) for rows in batches]
+        with ThreadPoolExecutor(min(self.threads, len(batches))) as pool:
+            return list(pool.map(work, batches))
 
     def settings(self, overrides: dict[str, Any]) -> SearchConfig:
         """The model's own search knobs, with these in their place. Raises UsageError."""
@@ -281,7 +311,8 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
             folder has it.
         others: models of the same tokenizers, whose probabilities are averaged with the first one's. The knobs of the
             first are the ensemble's.
-        threads: of an exported model; None: 1, which is best for few sentences at a time.
+        threads: of an exported model: how many parts of a list of texts are worked on at once; None: one for each core.
+            What is answered does not depend on it.
 
     Raises:
         FolderError: it does not exist, is no model folder, is damaged, or was made by a newer Antiphon.
@@ -298,7 +329,9 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
     if not rest:
         return first
     engine = Ensemble([first.engine, *(model.engine for model in rest)])
-    return Model(engine, first.source_tokenizer, first.target_tokenizer, first.config, first.folder)
+    return Model(
+        engine, first.source_tokenizer, first.target_tokenizer, first.config, first.folder, threads=first.threads
+    )
 
 
 def _load(folder: str | Path, threads: int | None) -> Model:
@@ -309,8 +342,8 @@ def _load(folder: str | Path, threads: int | None) -> Model:
     if (folder / GRAPHS).is_dir():
         from antiphon.runtime import onnx_engine
 
-        engine: Engine = onnx_engine.load_engine(folder, config, **sizes, threads=threads or onnx_engine.THREADS)
-        return Model(engine, source_tokenizer, target_tokenizer, config, folder)
+        engine: Engine = onnx_engine.load_engine(folder, config, **sizes)
+        return Model(engine, source_tokenizer, target_tokenizer, config, folder, threads=threads or os.cpu_count() or 1)
     try:
         runner = importlib.import_module("antiphon.nn.engine")
     except ModuleNotFoundError as error:
@@ -320,12 +353,12 @@ def _load(folder: str | Path, threads: int | None) -> Model:
     return Model(runner.load_engine(folder, config.model, **sizes), source_tokenizer, target_tokenizer, config, folder)
 
 
-def _batches(lengths: np.ndarray, positions: int) -> Iterator[np.ndarray]:
-    """Rows by falling length, in batches of at most so many positions (rows x longest), but never of no row."""
+def _batches(lengths: np.ndarray, positions: int, rows: int) -> Iterator[np.ndarray]:
+    """Rows by falling length, in batches of at most so many positions (rows x longest) and rows, but never of none."""
     order = np.argsort(-lengths, kind="stable")
     start = 0
     while start < len(order):
-        stop = start + max(1, positions // int(lengths[order[start]]))
+        stop = start + max(1, min(rows, positions // int(lengths[order[start]])))
         yield order[start:stop]
         start = stop
 

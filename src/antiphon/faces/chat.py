@@ -10,6 +10,7 @@ from antiphon.errors import AntiphonError
 from antiphon.faces.conversation import Conversation
 from antiphon.faces.heatmap import draw_attention
 from antiphon.faces.screen import note, shown, stderr, stdout
+from antiphon.runtime.bundled import introduction
 
 if TYPE_CHECKING:
     from antiphon.conversations import Conversations
@@ -33,7 +34,8 @@ COMMANDS = {
 def chat(conversation: Conversation, model: Model, keepsake: Keepsake | None = None) -> None:
     """Talk until the human leaves: by /quit, at the end of the input, or by Ctrl-C.
 
-    Answers go to standard output, one a line; all else goes to standard error.
+    Answers go to standard output, one a line; all else goes to standard error. A bundled model is introduced by what
+    its card says first.
 
     Args:
         conversation: the turns.
@@ -45,7 +47,7 @@ def chat(conversation: Conversation, model: Model, keepsake: Keepsake | None = N
     """
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
     name = model.folder.resolve().name if model.folder is not None else "the model"
-    note(f"talking with {name}: type something")
+    note(introduction(model.folder) or f"talking with {name}: type something")
     _help()
     try:
         for line in _typed() if terminal else _piped():

@@ -381,7 +381,7 @@ def chat(
     Parameters
     ----------
     model
-        A run or model folder, or a bundled model: dates; "A,B": the mean of several.
+        A run or model folder, a bundled model, or several: "A,B" [default: the bundled bot].
     transcript
         A file the conversation is added to, as text or (*.jsonl) as JSON.
     store
@@ -390,15 +390,16 @@ def chat(
     no_store
         Keep nothing.
     """
-    if model is None:
-        raise UsageError("which model?", cure="antiphon chat FOLDER, or train one: make chat")
+    from antiphon.runtime.bundled import bot
+
+    chosen = model or str(bot())
     overrides = _search_overrides(search)
     from contextlib import nullcontext
 
     from antiphon.faces import chat as terminal
     from antiphon.faces.conversation import Conversation, Transcript
 
-    loaded = _load(model)
+    loaded = _load(chosen)
     with nullcontext() if transcript is None else Transcript(transcript) as written:
         keepsake = None
         if not no_store:
@@ -426,7 +427,7 @@ def serve(
     Parameters
     ----------
     model
-        Run or model folders, or bundled models; the first is the default [default: dates].
+        Run or model folders, or bundled models; the first is the default [default: the bundled bot, or dates].
     host
         The address to listen on; any but the loopback's wants a --token.
     port
@@ -446,12 +447,13 @@ def serve(
     seconds
         Longest time an answer may take.
     threads
-        CPU threads of each exported model.
+        Parts of a list of texts that each exported model works on at once; default: one for each core.
     """
     from antiphon.faces import service
+    from antiphon.runtime.bundled import BOT, bundled
 
     service.serve(
-        model or ("dates",),
+        model or ((BOT,) if BOT in bundled() else ("dates",)),
         host=host,
         port=port,
         token=token,

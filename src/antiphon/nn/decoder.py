@@ -132,7 +132,8 @@ class Decoder(nn.Module):
     def step(self, x: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
         """One embedded word x (N, E) → features (N, E), attention weights (N, S), the state after it.
 
-        Without attention the weights are zero.
+        The memory has N sources, or fewer, of which N is a multiple: rows beside each other then share one. Without
+        attention the weights are zero.
         """
         if self.feed:
             assert self.attention is not None
@@ -143,18 +144,16 @@ class Decoder(nn.Module):
                 list(state.layers),
                 None,
             )
-            context, weights = self.attention(h.unsqueeze(1), memory)
-            context = context.squeeze(1)
+            context, weights = self._look(h, memory)
             features = self._features(torch.cat((h, context.to(h.dtype)), dim=1))
-            return features, weights.squeeze(1), DecoderState(tuple(layers), context)
+            return features, weights, DecoderState(tuple(layers), context)
         layers = [self.layers[0].step(x, state.layers[0])]
         h = self._norm(0, layers[0][0])
         parts = [h]
-        weights = memory.mask.new_zeros(memory.mask.shape, dtype=torch.float32)
+        weights = memory.mask.new_zeros(len(h), memory.mask.shape[1], dtype=torch.float32)
         if self.attention is not None:
-            context, weights = self.attention(h.unsqueeze(1), memory)
-            weights = weights.squeeze(1)
-            parts.append(context.squeeze(1).to(h.dtype))
+            context, weights = self._look(h, memory)
+            parts.append(context.to(h.dtype))
         for index, layer in enumerate(self.layers):
             if index == 0:
                 continue
@@ -163,6 +162,12 @@ class Decoder(nn.Module):
             outputs = self._norm(index, layers[-1][0])
             h = outputs + h if self.residual else outputs
         return self._features(torch.cat([h, *parts[1:]], dim=1)), weights, DecoderState(tuple(layers), None)
+
+    def _look(self, h: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
+        """States h (N, H) → contexts (N, M) and weights (N, S)."""
+        assert self.attention is not None
+        context, weights = self.attention(h.unflatten(0, (len(memory.mask), -1)), memory)
+        return context.flatten(0, 1), weights.flatten(0, 1)
 
     def _stack(
         self,

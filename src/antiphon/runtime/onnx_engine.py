@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from antiphon.config import Config
 from antiphon.data.tokenizer import PAD
 from antiphon.errors import FolderError
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
-from antiphon.runtime.onnx_file import read_onnx
+from antiphon.runtime.onnx_file import BLOCK, read_onnx
 from antiphon.search.step import StepOutput
 
-THREADS = 1
-"""By default: the products of a step are small, and waking a second thread costs more than it saves."""
+MOST_MEMORY = 4 << 30
+"""Bytes that all graphs of a process may use together; what search and scoring ask for at once is far less."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +61,20 @@ class OnnxEngine:
         encoder: the encoder's session.
         step: the decoder step's session.
         vocabulary: V of the target.
+        folder: where the graphs are from, for what is told of them.
     """
 
     def __init__(
-        self, encoder: onnxruntime.InferenceSession, step: onnxruntime.InferenceSession, vocabulary: int
+        self,
+        encoder: onnxruntime.InferenceSession,
+        step: onnxruntime.InferenceSession,
+        vocabulary: int,
+        folder: Path = Path(),
     ) -> None:
         self.vocabulary = vocabulary
+        self._folder = folder
         self._encoder, self._step = encoder, step
+        self._to_encoder = [value.name for value in encoder.get_inputs()]
         self._from_encoder = [output.name for output in encoder.get_outputs()]
         self._from_step = [output.name.removesuffix("_after") for output in step.get_outputs()]
         asked = {value.name: value for value in step.get_inputs()}
@@ -77,12 +85,12 @@ class OnnxEngine:
 
     def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Arrays, Arrays]:
         """src (N, S), src_len (N,) → memory and first state."""
-        made: list[Any] = list(self._encoder.run(None, {"src": src, "src_len": src_len}))
-        found: dict[str, np.ndarray] = dict(zip(self._from_encoder, made, strict=True))
+        asked = {"src": src, "src_len": src_len, "mask": np.arange(src.shape[1]) < src_len[:, None]}
+        found = self._ask(self._encoder, self._from_encoder, {name: asked[name] for name in self._to_encoder})
         if self._context:
             found["context"] = np.zeros((len(src), self._context), np.float32)
         memory = {name: found[name] for name in self._memory}
-        memory["mask"] = np.arange(src.shape[1]) < src_len[:, None]
+        memory["mask"] = asked["mask"]
         return Arrays(memory, self._sources), Arrays({name: found[name] for name in self._state})
 
     def step(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int) -> StepOutput:
@@ -109,25 +117,40 @@ class OnnxEngine:
 
     def _run(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int, wanted: np.ndarray) -> dict[str, np.ndarray]:
         asked = {"y": y, "k": np.array([min(k, self.vocabulary)]), "wanted": wanted, **memory.values, **state.values}
-        made: list[Any] = list(self._step.run(None, asked))
-        return dict(zip(self._from_step, made, strict=True))
+        found = self._ask(self._step, self._from_step, asked)
+        ids = found["ids"]
+        if ids.shape != (len(y), asked["k"][0]) or not 0 <= ids.min() <= ids.max() < self.vocabulary:
+            raise self._damaged("it gives what are no words")
+        return found
+
+    def _ask(
+        self, session: onnxruntime.InferenceSession, names: list[str], asked: dict[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        try:
+            made: list[Any] = list(session.run(None, asked))
+        except Exception as error:  # a graph that fits its weights may still not fit what it is asked
+            raise self._damaged(_first_line(error)) from None
+        return dict(zip(names, made, strict=True))
+
+    def _damaged(self, why: str) -> FolderError:
+        return FolderError(f"damaged graph ({why})", where=str(self._folder), cure="export it again")
 
 
-def load_engine(
-    folder: Path, config: Config, *, source_vocabulary: int, target_vocabulary: int, threads: int = THREADS
-) -> OnnxEngine:
-    """The engine of an exported folder.
+def load_engine(folder: Path, config: Config, *, source_vocabulary: int, target_vocabulary: int) -> OnnxEngine:
+    """The engine of an exported folder. It works in the thread that calls it: products of a step are so small that
+    waking a second thread for each costs more than it saves; two threads had better call it with half the rows each.
 
     Raises:
         FolderError: a graph is missing, damaged, belongs to another model, or is none that Antiphon makes.
     """
     model = config.model
     widths = (8 * model.hidden, 8 * (model.encoder_hidden or 0), 4 * model.embedding)
-    longest = max(source_vocabulary, target_vocabulary, *widths)
+    longest = max(source_vocabulary + BLOCK, target_vocabulary + BLOCK, *widths)
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4  # what is wrong is told by the exception
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if _bounded_memory():
+        options.add_session_config_entry("session.use_env_allocators", "1")
     sessions = []
     for name in (ENCODER, STEP):
         path = folder / GRAPHS / name
@@ -135,14 +158,36 @@ def load_engine(
         try:
             sessions.append(onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
         except Exception as error:  # onnxruntime has an exception type for every kind of fault, without a common base
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise FolderError(f"damaged graph ({first:.120})", where=str(path), cure="export it again") from None
+            raise FolderError(
+                f"damaged graph ({_first_line(error)})", where=str(path), cure="export it again"
+            ) from None
     src, src_len = np.array([[3, 2]]), np.array([2])
-    with contextlib.suppress(IndexError, KeyError, RuntimeError, ValueError):
-        engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary)
+    with contextlib.suppress(FolderError, IndexError, KeyError, RuntimeError, ValueError):
+        engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary, folder / GRAPHS)
         found = engine.score(src, src_len, np.array([[1]]), np.array([[target_vocabulary - 1]]))
         if np.isfinite(found).all():
             return engine
     raise FolderError(
         "the graphs do not fit the config and the tokenizer", where=str(folder / GRAPHS), cure="export it again"
     )
+
+
+@functools.cache
+def _bounded_memory() -> bool:
+    """Sees to it, once in a process, that graphs get no more than so much memory; whether that could be done.
+
+    Nothing a graph says of itself is as sure: small weights can be joined with themselves again and again.
+    """
+    kind = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
+    place = onnxruntime.OrtMemoryInfo("Cpu", kind, 0, onnxruntime.OrtMemType.DEFAULT)
+    exactly = {"arena_extend_strategy": 1, "initial_chunk_size_bytes": -1, "max_dead_bytes_per_chunk": -1}
+    try:
+        limit = onnxruntime.OrtArenaCfg({"max_mem": MOST_MEMORY, **exactly})
+        onnxruntime.create_and_register_allocator(place, limit)
+    except Exception:  # the program around us has set its own, or this version of the library has no limits
+        return False
+    return True
+
+
+def _first_line(error: Exception) -> str:
+    return f"{str(error).splitlines()[0]:.120}" if str(error) else type(error).__name__

@@ -2,7 +2,8 @@
 
 A graph from a stranger can name files elsewhere on the disk, ask for operators that load libraries, loop, or build
 arrays of any size from small numbers. Ours do none of that: the operators are few, weights are inside the file, and no
-weight is longer than the model's own sizes. The file is read as what it is, protocol buffers, without a library.
+weight is longer than the model's own sizes; the only graph inside a node is what a Scan does at each position of a
+source. The file is read as what it is, protocol buffers, without a library.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from antiphon.errors import FolderError
 # fmt: off
 OPERATORS = frozenset(
     {
-        "Abs", "Add", "Cast", "Concat", "Div", "GRU", "Gather", "GatherElements", "Identity", "LSTM",
-        "LayerNormalization", "Log", "MatMul", "MatMulInteger", "Max", "Mul", "Reciprocal", "ReduceLogSumExp",
-        "ReduceMax", "ReduceMean", "Reshape", "Round", "Sigmoid", "Softmax", "Split", "Squeeze", "Sub", "Tanh", "TopK",
-        "Transpose", "Unsqueeze", "Where",
+        "Abs", "Add", "Cast", "Concat", "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Identity",
+        "LSTM", "LayerNormalization", "LogSoftmax", "MatMul", "Max", "Min", "Mul", "QuantizeLinear", "Reciprocal",
+        "ReduceMax", "ReduceMean", "Reshape", "ReverseSequence", "Scan", "Shape", "Sigmoid", "Softmax", "Split",
+        "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where", "com.microsoft.MatMulIntegerToFloat",
     }
 )
 # fmt: on
-DOMAINS = ("", "ai.onnx")
+BLOCK = 64
+"""A step finds the likeliest word of each so many before it compares; vocabularies are filled up to whole blocks."""
 LARGEST_FILE = 1 << 30
 """Bytes; a recurrent model of a hundred million weights has less than half of it."""
 MOST_NODES = 2000
@@ -72,12 +74,12 @@ def _check_model(model: memoryview, longest: int) -> None:
         raise _Strange("no graph in it" if not graphs else "more than one graph")
 
 
-def _check_graph(graph: memoryview, longest: int) -> None:
+def _check_graph(graph: memoryview, longest: int, *, inside: bool = False) -> None:
     nodes = 0
     for number, kind, value in _fields(graph):
         if number == 1 and kind == _BYTES:  # node
             nodes += 1
-            _check_node(_view(value))
+            _check_node(_view(value), longest, inside=inside)
         elif number == 5 and kind == _BYTES:  # initializer
             _check_tensor(_view(value), longest)
         elif number == 15:  # sparse_initializer
@@ -86,8 +88,9 @@ def _check_graph(graph: memoryview, longest: int) -> None:
         raise _Strange(f"{nodes:,} nodes")
 
 
-def _check_node(node: memoryview) -> None:
+def _check_node(node: memoryview, longest: int, *, inside: bool) -> None:
     operator = domain = ""
+    graphs: list[memoryview] = []
     for number, kind, value in _fields(node):
         if number == 4 and kind == _BYTES:
             operator = _text(value)
@@ -95,12 +98,19 @@ def _check_node(node: memoryview) -> None:
             domain = _text(value)
         elif number == 5 and kind == _BYTES:  # attribute
             for inner, _, content in _fields(_view(value)):
-                if inner in (5, 6, 10, 11, 22, 23):  # tensor, graph and sparse tensor, one or several
-                    raise _Strange("a node that holds weights or a graph")
-                if inner == 8 and isinstance(content, memoryview) and len(content) > 1 << 16:
+                if inner == 6:  # graph
+                    graphs.append(_view(content))
+                elif inner in (5, 10, 11, 22, 23):  # tensor and sparse tensor, one or several; several graphs
+                    raise _Strange("a node that holds weights or graphs")
+                elif inner == 8 and isinstance(content, memoryview) and len(content) > 1 << 16:
                     raise _Strange("a giant attribute")
-    if operator not in OPERATORS or domain not in DOMAINS:
-        raise _Strange(f'operator "{domain + "." if domain else ""}{operator:.40}"')
+    name = operator if domain in ("", "ai.onnx") else f"{domain}.{operator}"
+    if name not in OPERATORS:
+        raise _Strange(f'operator "{name:.40}"')
+    if graphs and (operator != "Scan" or inside or len(graphs) > 1):
+        raise _Strange("a graph inside a node")
+    for graph in graphs:
+        _check_graph(graph, longest, inside=True)
 
 
 def _check_tensor(tensor: memoryview, longest: int) -> None:

@@ -64,8 +64,8 @@ def beam(
         history.tokens.append(y)
         history.log_probs.append(log_probs[going].ravel())
         state = out.state.select(rows)
-        if not going.all() or live.shape[1] != L:  # else every row keeps its sentence, and so its memory
-            memory = memory.select(rows)
+        if not going.all():  # the hypotheses of a sentence share its memory
+            memory = memory.select(np.flatnonzero(going))
         prefixes = np.concatenate([prefixes[rows], y[:, None]], axis=1)
         sentences, live = sentences[going], live[going]
     return [

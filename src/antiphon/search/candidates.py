@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import numpy as np
 
 from antiphon.config import SearchConfig
-from antiphon.data.tokenizer import BOS, PAD, UNK
+from antiphon.data.tokenizer import BOS, UNK
 from antiphon.search.step import Engine, StepOutput
 
 _FORBIDDEN = 3  # PAD, BOS and UNK: so many of a step's candidates may be of no use
@@ -30,14 +29,15 @@ def candidates(
     k = min(engine.vocabulary, wanted + _FORBIDDEN)
     while True:
         out = engine.step(y, state, memory, k)
-        forbidden = (out.ids == PAD) | (out.ids == BOS)
+        forbidden = out.ids <= BOS  # and so PAD
         if not config.unknown:
             forbidden |= out.ids == UNK
         if config.no_repeat_ngram:
             forbidden |= _repeats(prefixes, out.ids, config.no_repeat_ngram)
-        scarce = (k - forbidden.sum(axis=1)).min() < wanted
-        if not scarce or k == engine.vocabulary:
-            return dataclasses.replace(out, log_probs=np.where(forbidden, -np.inf, out.log_probs))
+        enough = k == engine.vocabulary or (not config.no_repeat_ngram and k == wanted + _FORBIDDEN)
+        if enough or (k - forbidden.sum(axis=1)).min() >= wanted:
+            log_probs = np.where(forbidden, -np.inf, out.log_probs)
+            return StepOutput(log_probs, out.ids, out.attention, out.state)
         k = min(engine.vocabulary, 4 * k)
 
 

@@ -50,7 +50,11 @@ class Engine(Protocol):
         ...
 
     def step(self, y: np.ndarray, state: Any, memory: Any, k: int) -> StepOutput:
-        """Feed the tokens y (N,) int64 and ask for the k likeliest that follow, k <= V."""
+        """Feed the tokens y (N,) int64 and ask for the k likeliest that follow, k <= V.
+
+        The state has N rows. The memory may have fewer, B, of which N is a multiple: then the first N / B rows look at
+        the first source, the next at the second, and so on.
+        """
         ...
 
     def score(self, src: np.ndarray, src_len: np.ndarray, tgt_in: np.ndarray, tgt_out: np.ndarray) -> np.ndarray:

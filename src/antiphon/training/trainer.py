@@ -331,6 +331,7 @@ class _Trainer:
             return self._ran()
         except LinkError:
             if self._peers.leads:  # an update that failed changed nothing: what was done before it is kept
+                self._position.seconds = self._seconds()
                 self._write_state()
             raise
 
