@@ -371,6 +371,7 @@ def _lines() -> list[list[str]]:
         ["predict", gone, "--input", bad, "--sample", "--temperature", "0.5", "--", "-x"],
         ["score", gone, bad, "--json"],
         ["chat", gone, "--transcript", "t.jsonl", "--no-store"],
+        ["chat", "--no-store"],
         ["inspect", gone, "--preset", "chat", "--json", "--data.tokenizer", "word"],
         ["inspect", bad],
         ["export", gone, "--out", "z", "--quantize", "int8"],
@@ -581,7 +582,7 @@ class Findings:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    """Time, memory and network limits."""
+    """Time, memory and network limits; nothing comes from standard input."""
 
     def late(*_: Any) -> None:
         raise TooSlow(f"more than {SECONDS:g} s")
@@ -590,6 +591,7 @@ def bounded() -> Iterator[None]:
         raise urllib.error.URLError("no network here")
 
     urllib.request.urlopen = offline
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     signal.signal(signal.SIGALRM, late)
     held = (
         int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() if sys.platform == "linux" else 0
