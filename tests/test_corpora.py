@@ -282,7 +282,7 @@ def test_multi30k_reads_tok_and_raw(tmp_path: Path) -> None:
     prepare("multi30k", source=source, out=tmp_path / "tok")
     corpus = read_corpus(tmp_path / "tok")
     assert list(corpus.train) == [Pair("a train en .", "a train de .")]
-    assert corpus.dev == [Pair("a val en .", "a val de .")]
+    assert list(corpus.dev) == [Pair("a val en .", "a val de .")]
     prepare("multi30k", source=source, out=tmp_path / "raw", options={"form": "raw", "pair": "de-en"})
     assert list(read_corpus(tmp_path / "raw").test) == [Pair("A test_2016_flickr de.", "A test_2016_flickr en.")]
     with pytest.raises(DataError, match=r"no train\.lc\.norm\.tok\.fr in it"):

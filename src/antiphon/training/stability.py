@@ -13,7 +13,7 @@ WINDOW = 101
 FEWEST = 51
 """Norms before there is a usual one: in the first updates they rise twentyfold by themselves."""
 EXPLODES = 30.0
-"""How many times the usual norm, and the clip, is too much. In healthy runs of six presets the largest was 4 to 7
+"""How many times the usual norm, and the clip, is too much. The largest in healthy runs of six presets was 7
 (docs/log.md)."""
 LATELY, REPEATED = 20, 5
 """So many bad updates among so many are no accident any more."""

@@ -67,6 +67,8 @@ COPIES = 5
 ONE_BY_ONE = 10
 """Skipped updates that are told one by one; after them only every hundredth."""
 INTERRUPTED = "interrupted"
+DIVERGED = 3.0
+"""A dev loss of so many times that of guessing is not one of a model to go on with."""
 
 
 @dataclass(frozen=True)
@@ -336,8 +338,6 @@ class _Trainer:
     def _ran(self) -> Run:
         reason = self._descend()
         position = self._position
-        if reason != INTERRUPTED and position.validated_update != position.update and not self._validate():
-            reason = INTERRUPTED
         finished = reason != INTERRUPTED
         if not finished and self._saved_update != position.update:
             self._save()
@@ -378,8 +378,11 @@ class _Trainer:
         losses = tokens = 0.0
         reported, first = time.monotonic(), True  # the first update is told at once: it works
         trimmed = reported
-        while not (reason := self._ended()):
-            if self._validation_due():
+        while True:
+            reason = self._ended()
+            if reason == INTERRUPTED or (reason and self._position.landmark):
+                return reason
+            if reason or self._validation_due():
                 self._validate()
                 reported, losses, tokens = time.monotonic(), 0.0, 0.0
                 continue
@@ -397,8 +400,7 @@ class _Trainer:
                 give_back()
                 trimmed = now
             if self._stability.lost:
-                self._go_back()
-        return reason
+                self._go_back("too many updates were skipped")
 
     def _ended(self) -> str:
         """What ends training now, in words; empty while it goes on."""
@@ -450,7 +452,7 @@ class _Trainer:
         usual = learning_rate(self._config.train, update=self._position.update, progress=share)
         return usual * self._position.slower
 
-    def _go_back(self) -> None:
+    def _go_back(self, why: str) -> None:
         """To the last landmark, with a lower rate; saved at once, so that a run killed now has gone back too."""
         left, saved_landmark = self._position, self._saved_landmark
         warnings: list[str] = []
@@ -459,17 +461,21 @@ class _Trainer:
         self._stability.forgive()
         position.skipped, position.setbacks = left.skipped, left.setbacks + 1
         position.slower = left.slower * SLOWER
-        told = f"too many updates were skipped: back to update {position.update}, with the learning rate halved"
+        told = f"{why}: back to update {position.update}, with the learning rate halved"
         for message in (*warnings, f"{told} ({position.slower:g} of what it would be)"):
             self._tell(Warned(left.update, message))
         self._save()
 
-    def _validate(self) -> bool:
-        """Scores the averaged weights and keeps them if they are the best; False if it was interrupted."""
+    def _validate(self) -> None:
+        """Scores the averaged weights and keeps them if they are the best; goes back if they are of no use.
+
+        If it is interrupted, nothing has happened.
+        """
         position, begun, metric = self._position, self._seconds(), self._config.train.dev_metric
         verdicts: list[Verdict] = []
+        guessing = math.log(self._prepared.target_tokenizer.size)
 
-        def judged() -> float | None:
+        def judged() -> tuple[float, float] | None:
             weights = self._optimizer.averaged()
             if self._averaged is not self._model:
                 copy_weights(self._averaged, weights)
@@ -480,15 +486,17 @@ class _Trainer:
             except InterruptedValidation:
                 return None
             verdicts.append(verdict)
-            if better(metric, verdict.score, position.best_score):
+            if verdict.loss <= DIVERGED * guessing and better(metric, verdict.score, position.best_score):
                 checkpoint.save_weights(self._folder, weights)
-            return verdict.score
+            return verdict.score, verdict.loss
 
-        score = self._peers.lead(judged)
-        if score is None:
+        judgement = self._peers.lead(judged)
+        if judgement is None:
             self._stopping = True
-            return False
-        best = better(metric, score, position.best_score)
+            return
+        score, loss = judgement
+        diverged = not loss <= DIVERGED * guessing  # so written, NaN diverges too
+        best = not diverged and better(metric, score, position.best_score)
         if best:
             position.best_score, position.best_update, position.setbacks = score, position.update, 0
         warming = position.update <= self._config.train.warmup
@@ -509,10 +517,12 @@ class _Trainer:
                     dominating=verdict.dominating,
                 )
             )
-        self._save()
+        if diverged:
+            self._go_back(f"a dev loss of {loss:.3g}, where guessing has {guessing:.3g}")
+        else:
+            self._save()
         self._peers.align(list(self._model.parameters()))  # processors of different make may differ in a last bit
         self._validation_seconds = self._seconds() - begun
-        return True
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
