@@ -45,7 +45,7 @@ def main() -> None:
     """Parses, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--preset", default="translate")
+    parser.add_argument("--preset", default="auto")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.5, 3.0, 12.0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     asked, flags = parser.parse_known_args()
