@@ -132,12 +132,17 @@ class Torture:
         shutil.rmtree(self._folder / "warm")
         return self._folder / "whole"
 
-    def go(self, kills: int, whole: Path) -> None:
-        """Runs, killed so many times together, and compared."""
-        while self.kills.total() < kills and not self.faults:
+    def go(self, kills: int, seconds: float, whole: Path) -> None:
+        """Runs, killed so many times together or until the time is over, and compared."""
+        end = time.monotonic() + seconds
+
+        def more() -> bool:
+            return self.kills.total() < kills and time.monotonic() < end
+
+        while more() and not self.faults:
             out = self._folder / "run"
             shutil.rmtree(out, ignore_errors=True)
-            while not self._ended(out, may_kill=self.kills.total() < kills) and not self.faults:
+            while not self._ended(out, may_kill=more()) and not self.faults:
                 pass
             self.runs += 1
             self.identical += not self.faults and same(whole, out)
@@ -299,7 +304,7 @@ def shim(folder: Path) -> Path | str:
     return done.stderr if done.returncode else library
 
 
-def tortured(disk: str, kills: int, seed: int) -> dict[str, Any]:
+def tortured(disk: str, kills: int, seed: int, seconds: float) -> dict[str, Any]:
     """One disk; runs in this process, which must have no other threads."""
     import torch
 
@@ -312,17 +317,17 @@ def tortured(disk: str, kills: int, seed: int) -> dict[str, Any]:
         folder.mkdir(exist_ok=True)
         if disk != "full":
             torture = Torture(folder, seed=seed, fill=None)
-            torture.go(kills, torture.undisturbed())
+            torture.go(kills, seconds, torture.undisturbed())
             return torture.report()
         with small_disk(folder, 4) as reason:
             if reason:
                 return {"skipped": reason}
             torture = Torture(folder, seed=seed, fill=filler(folder, 1_500_000))
-            torture.go(kills, torture.undisturbed())
+            torture.go(kills, seconds, torture.undisturbed())
             return torture.report()
 
 
-def slowly(kills: int, seed: int) -> dict[str, Any]:
+def slowly(kills: int, seed: int, seconds: float) -> dict[str, Any]:
     """The same in a process of its own, whose writing is slow."""
     with tempfile.TemporaryDirectory(prefix="torture") as name:
         library = shim(Path(name))
@@ -330,7 +335,7 @@ def slowly(kills: int, seed: int) -> dict[str, Any]:
             return {"skipped": library}
         (Path(name) / "disk").mkdir()
         command = [sys.executable, "-m", "benchmarks.torture", "--disks", "slow", "--kills", str(kills)]
-        command += ["--seed", str(seed), "--updates", str(KNOBS["train"]["max_updates"])]
+        command += ["--seconds", str(seconds), "--seed", str(seed), "--updates", str(KNOBS["train"]["max_updates"])]
         given = {**os.environ, "LD_PRELOAD": str(library), "TORTURED": f"{name}/disk"}
         done = subprocess.run(command, env=given, stdout=subprocess.PIPE, text=True, check=False)
         return json.loads(done.stdout)["slow"]
@@ -371,6 +376,7 @@ def main() -> None:
     """Parses, tortures, prints; exit code 1 if a run was lost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=200, help="on each disk")
+    parser.add_argument("--seconds", type=float, default=3600.0, help="longest time on each disk")
     parser.add_argument("--disks", default="good,slow,full")
     parser.add_argument("--program", type=int, default=0, help="kills of the real program")
     parser.add_argument("--updates", type=int, default=KNOBS["train"]["max_updates"], help="of a run")
@@ -380,9 +386,9 @@ def main() -> None:
     begun, found = time.monotonic(), {}
     for disk in asked.disks.split(","):
         if disk == "slow" and "TORTURED" not in os.environ:
-            found[disk] = slowly(asked.kills, asked.seed)
+            found[disk] = slowly(asked.kills, asked.seed, asked.seconds)
         elif disk:
-            found[disk] = tortured(disk, asked.kills, asked.seed)
+            found[disk] = tortured(disk, asked.kills, asked.seed, asked.seconds)
     if asked.program:
         found["program"] = program(asked.program, asked.seed)
     print(json.dumps({**machine.describe(), "seconds": round(time.monotonic() - begun), **found}, indent=2))
