@@ -273,7 +273,7 @@ def test_a_run_that_ended_before_its_first_save_is_begun_anew(home, tmp_path, mo
     def die(*_, **__):
         raise KeyboardInterrupt
 
-    for name in ("prepare", "_write_config", "_Trainer"):
+    for name in ("prepare", "write_config", "_Trainer"):
         monkeypatch.setattr(trainer, name, die)
         with pytest.raises(KeyboardInterrupt):
             antiphon.train(home / "pairs.tsv", out, knobs=knobs(updates=WHOLE))
