@@ -319,9 +319,9 @@ def peers(asked: argparse.Namespace) -> dict[str, object]:
         table[name]["tokens an answer"] = float(np.mean([len(text.split()) for text in answers[name]]))
         table[name]["BLEU of dev, beam 5"] = bleu
     ratios = {}
-    for key, value in table["Antiphon, int8"].items():
-        theirs = table["OpenNMT-py"][key]
-        ratios[key] = theirs / value if "ms" in key else value / theirs
+    for key in found["OpenNMT-py"]:
+        theirs, ours = table["OpenNMT-py"][key], table["Antiphon, int8"][key]
+        ratios[key] = theirs / ours if "ms" in key else ours / theirs
     table["int8 : OpenNMT-py"] = ratios
     return {"texts": asked.texts, "repeats": asked.repeats, "updates": asked.updates, "table": table}
 
@@ -455,11 +455,12 @@ def draw(found: dict[str, dict[str, float]], path: Path) -> None:
 def show(table: dict[str, dict[str, float]]) -> None:
     """Columns beside each other, or one block after the other where they have different rows."""
     columns = list(table)
-    if len({tuple(rows) for rows in table.values()}) == 1:
+    if all(set(rows) <= set(table[columns[0]]) for rows in table.values()):
         width = max(14, *map(len, columns))
         print(" " * 44, *(f"{name:>{width}}" for name in columns))
         for key in table[columns[0]]:
-            print(f"{key:<44}", *(f"{table[name][key]:>{width},.2f}" for name in columns))
+            cells = (f"{table[name][key]:,.2f}" if key in table[name] else "" for name in columns)
+            print(f"{key:<44}", *(f"{cell:>{width}}" for cell in cells))
         return
     for name, rows in table.items():
         print(name)

@@ -10,7 +10,7 @@
 different and the words are real. `measure` runs `antiphon train` for some updates in a process of its own and watches
 it: seconds from its start to the first update, of the clock and of the processor, the peak of its memory, and of that
 with its helpers. `peer` does with
-OpenNMT-py (benchmarks/peers.py) what stands there before and during its first epoch: `onmt_build_vocab` over all pairs,
+OpenNMT-py (benchmarks/peers) what stands there before and during its first epoch: `onmt_build_vocab` over all pairs,
 then its own reader, which applies the transforms and looks words up, through one epoch, by as many processes as there
 are cores. It cuts at spaces; Antiphon learns and applies subwords beside.
 """
@@ -34,7 +34,7 @@ import antiphon
 from antiphon.data.pairs import write_pairs
 from antiphon.runtime.folder import LOG, read_lines
 from benchmarks import machine
-from benchmarks.peers import environment
+from benchmarks.peers.opennmt import OPENNMT
 
 EPOCH = """
 import sys
@@ -116,7 +116,7 @@ def measure(data: Path, updates: int, flags: list[str]) -> dict[str, object]:
 
 def peer(data: Path, home: Path) -> dict[str, object]:
     """Seconds of OpenNMT-py's vocabulary and first epoch of transforms, without training."""
-    python, cores = environment(home), len(os.sched_getaffinity(0))
+    python, cores = OPENNMT.python(home), len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=data) as scratch:
         folder, count = Path(scratch), 0
         with (data / "train.tsv").open() as lines, (folder / "s").open("w") as s, (folder / "t").open("w") as t:

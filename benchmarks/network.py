@@ -2,11 +2,12 @@
 
     python -m benchmarks.network data/multi30k --preset translate
 
-Measured here, on one thread, in seconds of the processor: what a process needs for its share of a batch (forward,
-backward) when n share it, update by update, and for the optimizer, which every process does in full. Counted: the bytes
-of the gradients. Simulated: n machines of that speed, each with draws of its own from what was measured; it takes
-as long as the slowest of them, then the all-reduce (a ring: 2 (n − 1) messages of 1/n of the bytes, one by one),
-then the gathering of the sparse rows (n − 1 messages), then the optimizer. Nothing overlaps, as in the program.
+Measured here, on one thread, in seconds of the processor: what the first and the last of n processes need for their
+shares of a batch (forward, backward), batch by batch, and what the optimizer needs, which every process runs in
+full. Counted: the bytes of the gradients. Simulated: n machines of that speed that go through those batches
+together. An update takes as long as the slower share, then the all-reduce (a ring: 2 (n − 1) messages of 1/n of the
+bytes, one by one), then the gathering of the sparse rows (n − 1 messages), then the optimizer. Nothing overlaps, as
+in the program; machines that falter now and then are not simulated.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ import torch
 from antiphon.config import load_config
 from antiphon.data.corpus import read_corpus
 from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import prepare
-from antiphon.training.trainer import batch_loss, optimizer_for, sampler_for
 from benchmarks import machine
 
 LINKS = {"1 Gbit/s": (1e9 / 8, 100e-6), "10 Gbit/s": (10e9 / 8, 30e-6), "100 Gbit/s": (100e9 / 8, 10e-6)}
 """Bytes a second and seconds of latency."""
 COUNTS = (1, 2, 4, 8, 16, 32)
+WARM = 4
+"""Batches before those that are timed."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Measured:
     """What one process does."""
 
     compute: dict[int, np.ndarray]
-    """Seconds of updates, by how many share a batch."""
+    """Seconds of the slower share of each batch, by how many share it."""
     optimizer: float
     dense_bytes: int
     sparse_bytes: dict[int, float]
@@ -66,39 +69,39 @@ def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, ob
         precision = choose_precision(config.train.precision)
         compute, rows, tokens, steps = {}, {}, [], []
         for count in COUNTS:
-            stream = replace(prepared, part=(0, count)).stream(0, 0)
+            streams = [replace(prepared, part=(rank, count)).stream(0, 0) for rank in sorted({0, count - 1})]
             times, touched = [], []
-            for number in range(updates + 3):
-                batch = stream.batch(0, number)
-                if not batch.rows:
-                    continue
-                begun = time.process_time()
-                loss, _, total = batch_loss(model, batch, config, precision=precision, sampler=sampler, update=number)
-                loss.backward()
-                between = time.process_time()
-                touched.append(sum(4 * _touched(p) * (1 + p[0].numel()) for p in tables))
-                asked = time.process_time()
-                optimizer.update(1e-4)
-                if number >= 3:
-                    times.append(between - begun)
-                    steps.append(time.process_time() - asked)
+            for number in range(updates + WARM):
+                slowest = 0.0
+                for stream in streams:
+                    batch = stream.batch(0, number)
+                    if not batch.rows:
+                        continue
+                    begun = time.process_time()
+                    loss, _, total = batch_loss(
+                        model, batch, config, precision=precision, sampler=sampler, update=number
+                    )
+                    loss.backward()
+                    slowest = max(slowest, time.process_time() - begun)
+                    touched.append(sum(4 * _touched(p) * (1 + p[0].numel()) for p in tables))
+                    begun = time.process_time()
+                    optimizer.update(1e-4)
+                    steps.append(time.process_time() - begun)
+                if number >= WARM:
+                    times.append(slowest)
                     tokens.append(total)
             compute[count], rows[count] = np.array(times), statistics.fmean(touched)
     return Measured(compute, statistics.median(steps), 4 * dense, rows, statistics.fmean(tokens))
 
 
-def simulate(
-    found: Measured, count: int, bandwidth: float, latency: float, *, updates: int = 2000
-) -> tuple[float, float]:
+def simulate(found: Measured, count: int, bandwidth: float, latency: float) -> tuple[float, float]:
     """Seconds of an update by ``count`` machines, and those of them that are spent on the network."""
-    draw = np.random.default_rng(count)
-    slowest = draw.choice(found.compute[count], (updates, count)).max(axis=1).mean()
     network = 0.0
     if count > 1:
         network += 2 * (count - 1) * (found.dense_bytes / count / bandwidth + latency)
         if found.sparse_bytes[count]:
             network += 2 * (count - 1) * latency + (count - 1) * found.sparse_bytes[count] / bandwidth
-    return slowest + found.optimizer + network, network
+    return float(found.compute[count].mean()) + found.optimizer + network, network
 
 
 def _touched(table: torch.nn.Parameter) -> int:

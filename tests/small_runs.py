@@ -18,7 +18,18 @@ SMALL = {
         "decoder_layers": 1,
         "dropout": 0.2,
     },
-    "train": {"batch_size": 16, "validate_every": 10, "dev_answers": 8, "warmup": 5, "precision": "f32"},
+    "train": {
+        "batch_size": 16,
+        "validate_every": 10,
+        "dev_answers": 8,
+        "dev_metric": "loss",
+        "optimizer": "adam",
+        "learning_rate": 2e-3,
+        "warmup": 5,
+        "average": 0.998,
+        "patience": 6,
+        "precision": "f32",
+    },
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
 import socket
@@ -19,21 +18,10 @@ import torch
 from safetensors.torch import load_file
 
 import antiphon
+import small_runs
 from antiphon.runtime import folder as files
 
-SMALL: dict[str, dict] = {
-    "data": {"tokenizer": "symbol", "buckets": 3},
-    "model": {"embedding": 16, "hidden": 16, "encoder_layers": 1, "decoder_layers": 1, "dropout": 0.0},
-    "train": {
-        "batch_size": 7,
-        "validate_every": 8,
-        "dev_answers": 4,
-        "warmup": 4,
-        "precision": "f32",
-        "schedule": "constant",
-        "threads": 1,
-    },
-}
+PLAIN = {"batch_size": 7, "validate_every": 8, "dev_answers": 4, "warmup": 4, "schedule": "constant", "threads": 1}
 SAMPLED: dict[str, dict] = {
     "data": {"share_vocabulary": False},
     "model": {"softmax": "sampled", "tied": "none"},
@@ -45,16 +33,14 @@ LINK_SECONDS = 4
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("data") / "pairs.tsv"
-    draw = random.Random(5)
-    words = [[draw.choice("abcdefgh") for _ in range(draw.randint(1, 7))] for _ in range(150)]
-    path.write_text("".join(f"{' '.join(w)}\t{' '.join(w[::-1])}\n" for w in words))
+    small_runs.write_pairs(path, 150)
     return path
 
 
 def knobs(updates: int, more: dict[str, dict]) -> dict[str, dict]:
-    merged = {group: {**values, **more.get(group, {})} for group, values in SMALL.items()}
-    merged["train"]["max_updates"] = updates
-    return merged
+    """Without dropout, which every process draws for itself."""
+    groups = {"model": {"dropout": 0.0, **more.get("model", {})}, "train": {**PLAIN, **more.get("train", {})}}
+    return small_runs.knobs(updates=updates, data=more.get("data", {}), **groups)
 
 
 def command(pairs: Path, out: Path, tree: dict[str, dict]) -> list[str]:

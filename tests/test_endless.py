@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import random
 import tracemalloc
 from pathlib import Path
 from uuid import uuid4
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import antiphon
+import small_runs
 from antiphon.config import load_config
 from antiphon.data import pairs as pairs_module
 from antiphon.data import store as store_module
@@ -33,9 +33,7 @@ LINES = st.lists(
 
 
 def write_random(path: Path, count: int) -> Path:
-    draw = random.Random(3)
-    words = [[draw.choice("abcdefgh") for _ in range(draw.randint(1, 7))] for _ in range(count)]
-    write_pairs(path, ((" ".join(w), " ".join(w[::-1])) for w in words))
+    small_runs.write_pairs(path, count)
     return path
 
 
@@ -155,18 +153,6 @@ def test_reading_needs_no_more_memory_for_more_pairs(tmp_path: Path, monkeypatch
     assert peaks[2] < 1.3 * peaks[1], peaks
 
 
-class Stopper:
-    def __init__(self, at: int) -> None:
-        self.at = at
-
-    def __call__(self, event) -> None:
-        import os
-        import signal
-
-        if event.event == "validated" and event.update >= self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-
-
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_resumed_equals_never_stopped_over_shards_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dropout: float
@@ -175,21 +161,13 @@ def test_resumed_equals_never_stopped_over_shards_anywhere(
     path = write_random(tmp_path / "pairs.tsv", 200)
 
     def knobs(name: str) -> dict[str, dict]:
-        return {
-            "data": {
-                "vocabulary": 40,
-                "subword_dropout": dropout,
-                "buckets": 2,
-                "ids": f"memory://{name}",
-                "dev_pairs": 10,
-            },
-            "model": {"embedding": 16, "hidden": 16, "encoder_layers": 1, "decoder_layers": 1},
-            "train": {"batch_size": 8, "max_updates": 45, "validate_every": 9, "dev_answers": 0, "precision": "f32"},
-        }
+        data = {"tokenizer": "bpe", "vocabulary": 40, "subword_dropout": dropout, "dev_pairs": 10}
+        train = {"batch_size": 8, "validate_every": 9, "dev_answers": 0}
+        return small_runs.knobs(updates=45, data={**data, "ids": f"memory://{name}"}, train=train)
 
     names = [uuid4().hex for _ in range(2)]
     antiphon.train(path, tmp_path / "whole", knobs=knobs(names[0]))
-    first = antiphon.train(path, tmp_path / "parts", knobs=knobs(names[1]), observer=Stopper(18))
+    first = antiphon.train(path, tmp_path / "parts", knobs=knobs(names[1]), observer=small_runs.Watcher(stop_at=18))
     assert not first.finished
     second = antiphon.train(path, tmp_path / "parts", resume=True)
     assert second.finished

@@ -13,19 +13,21 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
 import antiphon
-from antiphon.config import Config, SearchConfig
+from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.errors import AntiphonError, FolderError, UsageError
 from antiphon.export import folder as folder_of_export
 from antiphon.export import graph
 from antiphon.export.folder import export
 from antiphon.export.graph import encoder_graph, step_graph
 from antiphon.nn.engine import TorchEngine
+from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime import bundled as shelf
 from antiphon.runtime.bundled import BOT, bundled, introduction
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
@@ -96,6 +98,27 @@ def test_rows_of_one_source_share_its_memory(cell, attention, feed, shape, tmp_p
         np.testing.assert_array_equal(shared.ids, own.ids)
         np.testing.assert_allclose(shared.log_probs, own.log_probs, atol=1e-5)
         np.testing.assert_allclose(shared.attention, own.attention, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantised", [False, True])
+def test_a_vocabulary_that_is_filled_up_to_blocks_says_no_word_that_is_none(quantised, tmp_path):
+    size = 530  # nine blocks, the last one with 46 words that cannot be
+    config = parse_config({"model": {"embedding": 64, "hidden": 64, "encoder_hidden": 64, "attention": "dot"}})
+    torch.manual_seed(1)
+    model = Seq2Seq(config.model, source_vocabulary=size, target_vocabulary=size)
+    weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
+    (tmp_path / GRAPHS).mkdir()
+    onnx.save(encoder_graph(config, weights, quantised=quantised), tmp_path / GRAPHS / ENCODER)
+    onnx.save(step_graph(config, weights, quantised=quantised), tmp_path / GRAPHS / STEP)
+    ours = load_engine(tmp_path, config, source_vocabulary=size, target_vocabulary=size)
+    theirs, found = TorchEngine(model), []
+    for engine in (ours, theirs):
+        memory, state = engine.encode(SRC.numpy(), SRC_LEN.numpy())
+        found.append(engine.step(np.array([5, 529, 7]), state, memory, size))
+    for one in found:
+        assert (np.sort(one.ids, axis=1) == np.arange(size)).all()
+    by_id = [np.take_along_axis(one.log_probs, np.argsort(one.ids, axis=1), axis=1) for one in found]
+    np.testing.assert_allclose(*by_id, atol=0.1 if quantised else 1e-4)
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 1280), st.booleans())

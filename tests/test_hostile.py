@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.mark.parametrize(
     "flags",
-    [["--cases", "30000"], ["--engine", "hypothesis", "--targets", "knobs", "--cases", "25"]],
+    [["--cases", "40000"], ["--engine", "hypothesis", "--targets", "knobs", "--cases", "25"]],
     ids=["files", "knobs"],
 )
 def test_nothing_hostile_gets_through(flags):

@@ -29,8 +29,8 @@ from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler, full_log_probs, full_loss, sampled_loss
 from antiphon.search import greedy
+from antiphon.training.loss import batch_loss
 from antiphon.training.optimizer import Optimizer
-from antiphon.training.trainer import batch_loss
 
 CELLS = ["gru", "lstm"]
 ATTENTIONS = ["none", "additive", "dot", "general", "multihead"]
@@ -255,6 +255,13 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
             found += [noted, now, h, d_now, d_a, d_b]
         products, targets = torch.randn(rows, size).mul_(5).to(number), torch.randint(0, size, (rows,))
         found += [*kernels.cross_entropy(products, torch.randn(size), targets, 0.1, gradient=True), products]
+        table, grad, touched = torch.randn(4, 9, 7), torch.randn(rows, 7), torch.tensor([8, 0, 3, 5, 1])
+        table[2] = table[2].abs()
+        weights, first, second, means = table.unbind()
+        for average in (None, (means, torch.rand(rows), 0.9)):
+            moments = first, second
+            kernels.adam_rows(touched, grad, weights, moments, rate=0.1, betas=(0.9, 0.98), update=3, average=average)
+        found.append(table)
         q, keys, score = torch.randn(rows, 9), torch.randn(rows, 4, 9), torch.randn(9)
         mask = torch.arange(4) < torch.tensor([[4], [1], [3], [2], [4]])
         d_keys, d_score = torch.zeros(rows, 4, 9), torch.zeros(rows, 9)

@@ -532,7 +532,7 @@ def test_after_repeated_ones_it_goes_back_with_a_lower_rate_and_resumes_bit_for_
 
 def test_a_rate_that_is_far_too_high_is_lowered_until_it_works(home, tmp_path):
     """No fault is made up here: plain SGD, no clipping to speak of, a rate at which it blows up by itself."""
-    watcher, blowing = Watcher(), {"optimizer": "sgd", "learning_rate": 1e25, "clip": 1e30, "average": 0.0, "warmup": 0}
+    watcher, blowing = Watcher(), {"optimizer": "sgd", "learning_rate": 50.0, "clip": 1e30, "average": 0.0, "warmup": 0}
     run = antiphon.train(
         home / "pairs.tsv", tmp_path / "run", knobs=knobs(updates=120, train=blowing), observer=watcher
     )
@@ -560,9 +560,9 @@ def test_killed_at_random_instants_on_three_disks_it_ends_as_if_nobody_had():
     root = Path(__file__).parents[1]
     if not (root / "benchmarks").is_dir():
         pytest.skip("the benchmarks are not here")
-    command = [sys.executable, "-m", "benchmarks.torture", "--kills", "8", "--updates", "60"]
+    command = [sys.executable, "-m", "benchmarks.torture", "--kills", "6", "--updates", "30"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout)
-    assert found["good"]["kills"] == 8
+    assert found["good"]["kills"] == 6
     assert found["good"]["identical"] == found["good"]["runs"] > 0

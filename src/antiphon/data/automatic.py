@@ -189,13 +189,15 @@ class _Budget:
 
 
 def _pace(passes: float, updates: float) -> dict[str, Any]:
-    """Budget, warm-up and average that fit so many updates."""
+    """Budget, patience, warm-up and average that fit so many updates."""
     horizon = min(max(updates / 25, 50), 1000)
     return {
         "epochs": max(1, round(passes)),
         "learning_rate": 3e-3,
         "warmup": round(min(max(updates / 25, 40), 400)),
         "average": round(1 - 1 / horizon, 4),
+        # a validation an epoch, or a hundred updates: the rate needs its time to fall before a run gives up
+        "patience": max(6, round(min(passes, updates / 100) / 3)),
     }
 
 

@@ -193,6 +193,7 @@ class Shards:
             with ExitStack() as held:
                 if scratch is None:
                     scratch = Path(held.enter_context(tempfile.TemporaryDirectory()))
+                shutil.rmtree(scratch, ignore_errors=True)  # what was killed may have left some: rows are appended
                 scratch.mkdir(exist_ok=True)
                 held.callback(shutil.rmtree, scratch, ignore_errors=True)
                 spool = _Spool(scratch, shards)

@@ -11,7 +11,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from antiphon.data.batches import padded
-from antiphon.data.store import Shards
+from antiphon.data.store import Shards, is_there
 from antiphon.data.tokenizer import BOS, EOS, PAD, TURN_ID
 from antiphon.errors import FolderError
 from antiphon.export.graph import encoder_graph, step_graph
@@ -78,7 +78,7 @@ def export(run: str | Path, out: str | Path, *, quantise: Literal["int8"] | None
                 shutil.copyfile(source / name, target / name)
         made = load(target)
         difference, losses, same = compare(original, made), None, 1.0
-        if quantised and (source / files.IDS / "dev.source.ids.npy").exists():
+        if quantised and is_there(files.ids_of(original.config, source), "dev"):
             losses, same = on_dev(original, made, source)
         worse = losses[1] - losses[0] if losses else 0.0
         if not (quantised or difference <= TOLERANCE) or not worse <= WORSE:

@@ -198,14 +198,11 @@ class Graph:
         found = self.node("LayerNormalization", x, *constants, axis=-1, epsilon=1e-5)
         return self.bounded(found, float((DEVIATIONS * np.abs(scale) + np.abs(shift)).max()))
 
-    def sequence(
-        self, cell: str, x: str, layers: list[str], weights: Weights, lengths: str, live: str
-    ) -> tuple[str, list[str]]:
+    def sequence(self, cell: str, x: str, layers: list[str], weights: Weights, lengths: str) -> tuple[str, list[str]]:
         """A layer over x (S, N, I), one direction or two → outputs (S, N, D H), and the last state, (N, D H) each.
 
-        Args:
-            lengths: (N,) int64; positions from there on are not read.
-            live: (S, N, 1) bool: the positions before.
+        What stands beyond the lengths (N,), int64, changes nothing before; outputs there mean nothing. The cell state
+        of an LSTM is only given where there is one direction: with two nobody asks for it.
         """
         hidden = weights[f"{layers[0]}.rnn.weight_hh_l0"].shape[1]
         if self._small(weights[f"{layers[0]}.rnn.weight_hh_l0"]):
@@ -216,18 +213,20 @@ class Graph:
                 self.reshape(self.node("Transpose", part, perm=[1, 0, 2]), 0, len(layers) * hidden) for part in last
             ]
             return self.bounded(outputs, 1.0), [self.bounded(last[0], 1.0), *last[1:]]
-        found = []
+        outputs, last = [], []
         for turned, layer in enumerate(layers):
             gates = self._input_gates(cell, self._turned(x, lengths) if turned else x, layer, weights)
-            found.append(self._scan(cell, gates, layer, weights, hidden, live))
-        outputs = [self._turned(way[0], lengths) if turned else way[0] for turned, way in enumerate(found)]
-        last = [self.join(*parts) for parts in zip(*(way[1:] for way in found), strict=True)]
-        return self.join(*outputs), last
+            states = self._scan(cell, gates, lengths, layer, weights, shown=3 - len(layers))
+            others = [self._turned(part, lengths) for part in states]
+            outputs.append(others[0] if turned else states[0])
+            start = self.constant(np.array(0, np.int64), "start")
+            last.append([self.bounded(self.node("Gather", part, start), self.bound(part)) for part in others])
+        return self.join(*outputs), [self.join(*parts) for parts in zip(*last, strict=True)]
 
     def _turned(self, x: str, lengths: str) -> str:
         """x (S, N, ...) backwards within each length; what is known of it stays known."""
         found = self.node("ReverseSequence", x, lengths, batch_axis=1, time_axis=0)
-        if x in self._whole_rows:
+        if x in self._whole_rows:  # else they would be made whole once more
             whole, scale, factor = self._whole_rows[x]
             whole = self.node("ReverseSequence", whole, lengths, batch_axis=1, time_axis=0)
             scale = self.node("ReverseSequence", scale, lengths, batch_axis=1, time_axis=0)
@@ -239,38 +238,29 @@ class Graph:
         bias = _gates(cell, weights[f"{layer}.rnn.bias_ih_l0"])
         return self.linear(x, _gates(cell, weights[f"{layer}.rnn.weight_ih_l0"]), bias, f"{layer}.input")
 
-    def _scan(self, cell: str, gates: str, layer: str, weights: Weights, hidden: int, live: str) -> list[str]:
-        """Step after step: gates (S, N, G) → outputs (S, N, H) and the last state, (N, H) each."""
-        first = self.node(
-            "Cast", self.node("Gather", live, self.constant(np.array(0, np.int64)), axis=0), to=TensorProto.FLOAT
-        )
-        zeros = self.node("Mul", first, self.constant(np.zeros(hidden, np.float32), f"zeros{hidden}"))
+    def _scan(self, cell: str, gates: str, lengths: str, layer: str, weights: Weights, *, shown: int) -> list[str]:
+        """Step after step: gates (S, N, G) → so many parts of the state after each, (S, N, H)."""
+        hidden = weights[f"{layer}.rnn.weight_hh_l0"].shape[1]
+        rows = self.unsqueeze(self.node("Cast", lengths, to=TensorProto.FLOAT), 1)
+        zeros = self.node("Mul", rows, self.constant(np.zeros(hidden, np.float32), f"zeros{hidden}"))
         parts = 2 if cell == "lstm" else 1
         outside, self._nodes = self._nodes, []
         self._count += 1
-        names = [f"inner{self._count}_{part}" for part in ("h", "c")[:parts]]
-        now, is_live = f"inner{self._count}_gates", f"inner{self._count}_live"
-        before = [self.bounded(names[0], 1.0), *names[1:]]
+        before = [f"inner{self._count}_{part}" for part in ("h", "c")[:parts]]
+        now = f"inner{self._count}_gates"
+        self.bounded(before[0], 1.0)
         after = self._step(cell, now, layer, weights, before)
-        kept = [self.node("Where", is_live, new, old) for new, old in zip(after, before, strict=True)]
-        output = self.node("Identity", kept[0])
+        seen = [self.node("Identity", part) for part in after[:shown]]
         inner, self._nodes = self._nodes, outside
-
-        def info(name: str, kind: int, width: int) -> onnx.ValueInfoProto:
-            return helper.make_tensor_value_info(name, kind, ["N", width])
-
-        many = 4 if cell == "lstm" else 3
-        body = helper.make_graph(
-            inner,
-            "step",
-            [info(name, TensorProto.FLOAT, hidden) for name in names]
-            + [info(now, TensorProto.FLOAT, many * hidden), info(is_live, TensorProto.BOOL, 1)],
-            [info(name, TensorProto.FLOAT, hidden) for name in (*kept, output)],
-        )
-        *last, outputs = self.nodes(
-            "Scan", *[zeros] * parts, gates, live, outputs=parts + 1, body=body, num_scan_inputs=2
-        )
-        return [self.bounded(outputs, 1.0), self.bounded(last[0], 1.0), *last[1:]]
+        widths = {now: (4 if cell == "lstm" else 3) * hidden}
+        information = {
+            name: helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", widths.get(name, hidden)])
+            for name in (*before, now, *after, *seen)
+        }
+        asked, given = ([information[name] for name in names] for names in ((*before, now), (*after, *seen)))
+        body = helper.make_graph(inner, "step", asked, given)
+        found = self.nodes("Scan", *[zeros] * parts, gates, outputs=parts + len(seen), body=body, num_scan_inputs=1)
+        return [self.bounded(found[parts], 1.0), *found[parts + 1 :]]
 
     def cell(self, cell: str, x: str, layer: str, weights: Weights, state: list[str]) -> list[str]:
         """One step x (N, I) → the new state, (N, H) each: a layer's fused operator, or products of whole numbers."""
@@ -350,18 +340,17 @@ class Graph:
 
 
 def encoder_graph(config: Config, weights: Weights, *, quantised: bool = False) -> onnx.ModelProto:
-    """src (N, S) int64, src_len (N,) int64, mask (N, S) bool → the memory's keys and values, the first state."""
+    """src (N, S) int64, src_len (N,) int64 → the memory's keys and values, and the decoder's first state."""
     model, graph = config.model, Graph("encoder", quantised=quantised)
     src = graph.input("src", TensorProto.INT64, "N", "S")
     lengths = graph.input("src_len", TensorProto.INT64, "N")
-    live = graph.unsqueeze(graph.node("Transpose", graph.input("mask", TensorProto.BOOL, "N", "S"), perm=[1, 0]), 2)
     table = _tables(config, weights)["source"]
     x = graph.rows(table[1], graph.node("Transpose", src, perm=[1, 0]), table[0])  # (S, N, E)
     words, finals = x, list[list[str]]()
     for index in range(model.encoder_layers):
         layers = [f"encoder.forwards.{index}"]
         layers += [f"encoder.backwards.{index}"] if model.bidirectional else []
-        outputs, last = graph.sequence(model.cell, x, layers, weights, lengths, live)
+        outputs, last = graph.sequence(model.cell, x, layers, weights, lengths)
         if model.layer_norm:
             outputs = graph.layer_norm(outputs, weights, f"encoder.norms.{index}")
         x = graph.add(outputs, x) if index and model.residual else outputs
@@ -487,7 +476,7 @@ def _likeliest(graph: Graph, log_probs: str, k: str, size: int) -> tuple[str, st
     _, chosen = graph.nodes("TopK", best, few, outputs=2, axis=1)
     inside = graph.reshape(graph.node("GatherND", blocks, graph.unsqueeze(chosen, 2), batch_dims=1), 0, -1)
     top, places = graph.nodes("TopK", inside, k, outputs=2, axis=1)
-    # in f32, which is exact here: a division of whole numbers by a stranger's zero would end the process
+    # in f32, which is exact here: so no graph needs a division of whole numbers, and none is allowed one
     share = graph.node("Mul", graph.node("Cast", places, to=TensorProto.FLOAT), graph.constant(_f32(1 / BLOCK)))
     nth = graph.node("Cast", share, to=TensorProto.INT64)
     moved = graph.node("Sub", graph.node("GatherElements", chosen, nth, axis=1), nth)

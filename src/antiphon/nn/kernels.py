@@ -266,6 +266,44 @@ def cross_entropy(
     return nats, smoothed
 
 
+def adam_rows(
+    rows: Tensor,
+    grad: Tensor,
+    weights: Tensor,
+    moments: tuple[Tensor, Tensor],
+    *,
+    rate: float,
+    betas: tuple[float, float],
+    update: int,
+    average: tuple[Tensor, Tensor, float] | None,
+) -> None:
+    """Adam (Kingma & Ba 2015) for some rows of a table, in place; the others are not read.
+
+    Args:
+        rows: (n,) distinct ids. grad: (n, D) f32.
+        weights: (V, D) f32. moments: the first and the second, (V, D) f32.
+        rate, betas: as in the paper. update: t, from 1.
+        average: the moving average of the weights (V, D); by how much of itself each row's average has decayed since it
+            was touched, (n,); its decay now. None: there is none.
+    """
+    library, (first, second), (beta1, beta2) = _library(), moments, betas
+    up1, up2 = 1 / (1 - beta1**update), 1 / (1 - beta2**update)
+    if library is not None:
+        means, waited, decay = average or (None, None, 0.0)
+        steps = torch.tensor((rate, beta1, beta2, up1, up2, decay))
+        kept = (None if part is None else _at(part) for part in (means, waited))
+        fixed = map(_at, (rows.contiguous(), grad.contiguous(), weights, first, second))
+        library.adam_rows(len(rows), grad.shape[1], *fixed, *kept, _at(steps))
+        return
+    old = weights[rows]
+    first[rows] = m = torch.lerp(grad, first[rows], beta1)
+    second[rows] = v = torch.lerp(grad * grad, second[rows], beta2)
+    weights[rows] = new = old - rate * (m * up1) / ((v * up2).sqrt() + 1e-8)
+    if average is not None:
+        means, waited, decay = average
+        means[rows] = torch.lerp(new, torch.lerp(old, means[rows], waited.unsqueeze(1)), decay)
+
+
 class LoopProduct:
     """x → x Wᵀ for a loop over steps with ever fewer rows: W is laid out once as the processor likes it.
 
@@ -362,6 +400,7 @@ _ARGUMENTS = {
     "layer_backward": "nnpnnppppppppp",
     "lstm_layer_forward": "npnnpppppppp",
     "lstm_layer_backward": "npnnpppppppp",
+    "adam_rows": "nnpppppppp",
     "tanh_scores": "nnnppppp",
     "tanh_scores_backward": "nnnpppppppp",
 }
@@ -396,7 +435,7 @@ def _built() -> ctypes.CDLL | str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"they could not be built: {error}"
     for name, arguments in _ARGUMENTS.items():
-        for number in ("",) if name.startswith(("tanh", "layer", "lstm_layer")) else ("_f32", "_bf16"):
+        for number in ("",) if name.startswith(("adam", "tanh", "layer", "lstm_layer")) else ("_f32", "_bf16"):
             function = getattr(library, name + number, None)
             if function is not None:
                 function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], ctypes.c_int

@@ -74,7 +74,6 @@ class OnnxEngine:
         self.vocabulary = vocabulary
         self._folder = folder
         self._encoder, self._step = encoder, step
-        self._to_encoder = [value.name for value in encoder.get_inputs()]
         self._from_encoder = [output.name for output in encoder.get_outputs()]
         self._from_step = [output.name.removesuffix("_after") for output in step.get_outputs()]
         asked = {value.name: value for value in step.get_inputs()}
@@ -85,12 +84,11 @@ class OnnxEngine:
 
     def encode(self, src: np.ndarray, src_len: np.ndarray) -> tuple[Arrays, Arrays]:
         """src (N, S), src_len (N,) → memory and first state."""
-        asked = {"src": src, "src_len": src_len, "mask": np.arange(src.shape[1]) < src_len[:, None]}
-        found = self._ask(self._encoder, self._from_encoder, {name: asked[name] for name in self._to_encoder})
+        found = self._ask(self._encoder, self._from_encoder, {"src": src, "src_len": src_len})
         if self._context:
             found["context"] = np.zeros((len(src), self._context), np.float32)
         memory = {name: found[name] for name in self._memory}
-        memory["mask"] = asked["mask"]
+        memory["mask"] = np.arange(src.shape[1]) < src_len[:, None]
         return Arrays(memory, self._sources), Arrays({name: found[name] for name in self._state})
 
     def step(self, y: np.ndarray, state: Arrays, memory: Arrays, k: int) -> StepOutput:

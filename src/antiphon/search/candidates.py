@@ -44,11 +44,13 @@ def candidates(
 def _repeats(prefixes: np.ndarray, ids: np.ndarray, n: int) -> np.ndarray:
     """(N, K) bool: which of ids (N, K) would complete an n-gram that prefixes (N, t) already hold."""
     repeats = np.zeros(ids.shape, dtype=bool)
-    if prefixes.shape[1] < n:
+    places = prefixes.shape[1] - (n - 1)
+    if places < 1:
         return repeats
-    ngrams = np.lib.stride_tricks.sliding_window_view(prefixes, n, axis=1)  # (N, t - n + 1, n)
-    ending = prefixes[:, prefixes.shape[1] - (n - 1) :]  # (N, n - 1)
-    rows, places = np.nonzero((ngrams[:, :, :-1] == ending[:, None, :]).all(axis=-1))
-    taken = ngrams[rows, places, -1]
-    np.logical_or.at(repeats, rows, ids[rows] == taken[:, None])
+    same = np.ones((len(prefixes), places), dtype=bool)  # where an n-gram begins as the prefix ends
+    for ahead in range(n - 1):
+        same &= prefixes[:, ahead : ahead + places] == prefixes[:, places + ahead, None]
+    rows, at = np.nonzero(same)
+    if len(rows):
+        np.logical_or.at(repeats, rows, ids[rows] == prefixes[rows, at + n - 1][:, None])
     return repeats

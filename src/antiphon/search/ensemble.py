@@ -70,7 +70,7 @@ class Ensemble:
         return StepOutput(
             np.take_along_axis(top, order, axis=1),
             np.take_along_axis(ids, order, axis=1).astype(np.int64),
-            np.mean([out.attention for out in outs], axis=0, dtype=np.float32),
+            np.stack([out.attention for out in outs]).mean(axis=0),
             _Together(tuple(out.state for out in outs)),
         )
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.config import TrainConfig
+from antiphon.nn.kernels import adam_rows
 from antiphon.training.muon import Muon
 from antiphon.training.precision import choose_precision
 
@@ -107,25 +108,20 @@ class Optimizer:
             torch._foreach_add_([p for p, _ in pairs], [grad for _, grad in pairs], alpha=-rate)
 
     def _descend_rows(self, name: str, rows: Tensor, grad: Tensor, rate: float, decay: float) -> None:
-        weights = self._sparse[name].data
-        old = weights[rows]
-        if self._adam is None:
-            new = old - rate * grad
-        else:
-            first, second = self._moments[name]
-            beta1, beta2 = self._config.betas
-            m = torch.lerp(grad, first[rows], beta1)
-            v = torch.lerp(grad * grad, second[rows], beta2)
-            first[rows], second[rows] = m, v
-            m_hat = m / (1 - beta1**self.updates)
-            v_hat = v / (1 - beta2**self.updates)
-            new = old - rate * m_hat / (v_hat.sqrt() + 1e-8)
-        weights[rows] = new
-        if self._average:  # bring the average of these rows to now, then take the new value in
-            average, caught_up = self._average[name], self._caught_up[name]
-            waited = torch.exp(self._decay_sum - caught_up[rows]).unsqueeze(1)
-            average[rows] = torch.lerp(new, torch.lerp(old, average[rows], waited), decay)
+        weights, average = self._sparse[name].data, None
+        if self._average:  # first the average of these rows is brought to now
+            caught_up = self._caught_up[name]
+            average = self._average[name], torch.exp(self._decay_sum - caught_up[rows]), decay
             caught_up[rows] = self._decay_sum + math.log(decay)
+        if self._adam is not None:
+            moments, betas = self._moments[name], self._config.betas
+            adam_rows(rows, grad, weights, moments, rate=rate, betas=betas, update=self.updates, average=average)
+            return
+        old = weights[rows]
+        weights[rows] = new = old - rate * grad
+        if average is not None:
+            means, waited, _ = average
+            means[rows] = torch.lerp(new, torch.lerp(old, means[rows], waited.unsqueeze(1)), decay)
 
     def averaged(self) -> dict[str, Tensor]:
         """The averaged weights by name; the weights themselves when nothing is averaged."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import resource
@@ -13,30 +12,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from antiphon.config import Config, load_config, override
-from antiphon.data.automatic import AUTO, settle
+from antiphon.config import Config, load_config
+from antiphon.data.automatic import AUTO
 from antiphon.data.batches import Batch
-from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.data.pairs import Card
-from antiphon.errors import FolderError, LinkError, UsageError
+from antiphon.errors import LinkError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.kernels import missing
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
-from antiphon.training.checkpoint import RESUMABLE, Origin, Position
+from antiphon.training.checkpoint import Origin, Position
 from antiphon.training.distributed import Peers, joined
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.memory import give_back, keep
-from antiphon.training.optimizer import Optimizer
-from antiphon.training.precision import Precision, choose_precision, products_in
-from antiphon.training.preparation import Prepared, follow, prepare, reopen, unknown_share
+from antiphon.training.opening import Overrides, begin_again, begin_anew, knobs_again, refuse_taken, write_config
+from antiphon.training.precision import Precision, choose_precision
+from antiphon.training.preparation import Prepared, follow, prepare, reopen
 from antiphon.training.progress import (
     Event,
     Observer,
@@ -67,6 +63,8 @@ COPIES = 5
 ONE_BY_ONE = 10
 """Skipped updates that are told one by one; after them only every hundredth."""
 INTERRUPTED = "interrupted"
+DIVERGED = 3.0
+"""A dev loss of so many times that of guessing is not one of a model to go on with."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def train(
     out: str | Path,
     *,
     preset: str | None = None,
-    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Overrides | None = None,
     resume: bool = False,
     observer: Observer | None = None,
 ) -> Run:
@@ -106,8 +104,8 @@ def train(
     """
     begun = time.monotonic()
     folder = Path(out)
-    begin = _continued if resume else _begun
-    asked = _knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
+    begin = begin_again if resume else begin_anew
+    asked = knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
     with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
         torch.manual_seed(asked.train.seed)
         keep()
@@ -120,10 +118,10 @@ def train(
             if resume:
                 prepared = reopen(corpus, config, folder, warn=warnings.append)
             else:
-                _refuse_taken(folder)  # again: another process may have trained here while we read
+                refuse_taken(folder)  # again: another process may have trained here while we read
                 files.cleared(folder)
                 prepared = prepare(corpus, config, folder)
-                _write_config(folder, preset or AUTO, prepared, corpus)
+                write_config(folder, preset or AUTO, prepared, corpus)
             found.append((prepared, corpus.card, reason))
 
         peers.lead(ready)
@@ -137,102 +135,6 @@ def train(
             trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason)
             trainer.restore(warnings) if resume else trainer.begin()
             return trainer.run()
-
-
-def _begun(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, str]:
-    """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
-    _refuse_taken(folder)
-    config = load_config(preset, overrides)
-    corpus = _read(data, config)
-    config, reason = settle(corpus.train, preset, overrides or {})
-    if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
-        config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
-    return config, corpus, reason
-
-
-def _refuse_taken(folder: Path) -> None:
-    if files.taken(folder):
-        cure = "go on with --resume, or choose another --out" if files.resumable(folder) else "choose another --out"
-        raise FolderError("the folder exists already", where=str(folder), cure=cure)
-
-
-def _knobs_again(
-    folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, dict[str, Any]]:
-    """A run that goes on: its own knobs, but for those that may change, and its facts; nothing is chosen anew."""
-    if not files.resumable(folder):
-        raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
-    config, facts = files.read_config(folder)
-    if preset is not None and preset != facts.get("preset"):
-        raise UsageError(
-            f'the run was begun with preset "{facts.get("preset")}"', where="--preset", cure="leave it out"
-        )
-    changes = {group: dict(values) for group, values in (overrides or {}).items()}
-    free = {key: changes.get("train", {}).pop(key) for key in RESUMABLE & changes.get("train", {}).keys()}
-    for group, values in changes.items():
-        for key, value in values.items():
-            if getattr(getattr(config, group), key, None) != value:
-                where = f"--{group}.{key}"
-                raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
-    tree = config.model_dump()
-    override(tree, {"train": free})
-    return Config.model_validate(tree), facts
-
-
-def _continued(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, str]:
-    """A run that goes on, and its own data."""
-    config, facts = _knobs_again(folder, preset, overrides)
-    corpus = _read(data, config)
-    if corpus.fingerprint != facts.get("fingerprint"):
-        before, now = facts.get("train_pairs"), len(corpus.train)
-        differ = (
-            f"{now:,} pairs to learn from, there were {before:,}" if isinstance(before, int) and now != before else ""
-        )
-        raise FolderError(
-            f"the data is not what this run was begun with ({differ or 'as many pairs, but not the same'})",
-            where=str(data),
-            cure="give the data it was begun with, or start anew with another --out",
-        )
-    _refuse_other_tokenizer(folder, files.sums_of(facts))
-    return config, corpus, ""
-
-
-def _refuse_other_tokenizer(folder: Path, sums: Mapping[str, str]) -> None:
-    names = {files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER}
-    if other := files.changed(folder, {name: sums[name] for name in names & sums.keys()}):
-        raise FolderError(
-            "the tokenizer is not what this run was begun with",
-            where=str(folder / other[0]),
-            cure="put it back, or start anew with another --out",
-        )
-
-
-def _read(data: str | Path, config: Config) -> Corpus:
-    wish = config.data
-    return read_corpus(data, context=wish.context, dev_pairs=wish.dev_pairs, seed=config.train.seed)
-
-
-def _write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: Corpus) -> None:
-    facts = {
-        "preset": preset,
-        "fingerprint": corpus.fingerprint,
-        "train_pairs": len(corpus.train),
-        "dev_pairs": len(prepared.dev_pairs),
-        "source_vocabulary": prepared.source_tokenizer.size,
-        "target_vocabulary": prepared.target_tokenizer.size,
-        "unknown_share": unknown_share(prepared.train),
-        "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
-        files.SUMS: files.digests(folder),
-    }
-    files.write_config(folder, prepared.config, facts)
 
 
 class _Trainer:
@@ -329,14 +231,13 @@ class _Trainer:
             return self._ran()
         except LinkError:
             if self._peers.leads:  # an update that failed changed nothing: what was done before it is kept
+                self._position.seconds = self._seconds()
                 self._write_state()
             raise
 
     def _ran(self) -> Run:
         reason = self._descend()
         position = self._position
-        if reason != INTERRUPTED and position.validated_update != position.update and not self._validate():
-            reason = INTERRUPTED
         finished = reason != INTERRUPTED
         if not finished and self._saved_update != position.update:
             self._save()
@@ -377,8 +278,11 @@ class _Trainer:
         losses = tokens = 0.0
         reported, first = time.monotonic(), True  # the first update is told at once: it works
         trimmed = reported
-        while not (reason := self._ended()):
-            if self._validation_due():
+        while True:
+            reason = self._ended()
+            if reason == INTERRUPTED or (reason and self._position.landmark):
+                return reason
+            if reason or self._validation_due():
                 self._validate()
                 reported, losses, tokens = time.monotonic(), 0.0, 0.0
                 continue
@@ -396,8 +300,7 @@ class _Trainer:
                 give_back()
                 trimmed = now
             if self._stability.lost:
-                self._go_back()
-        return reason
+                self._go_back("too many updates were skipped")
 
     def _ended(self) -> str:
         """What ends training now, in words; empty while it goes on."""
@@ -449,7 +352,7 @@ class _Trainer:
         usual = learning_rate(self._config.train, update=self._position.update, progress=share)
         return usual * self._position.slower
 
-    def _go_back(self) -> None:
+    def _go_back(self, why: str) -> None:
         """To the last landmark, with a lower rate; saved at once, so that a run killed now has gone back too."""
         left, saved_landmark = self._position, self._saved_landmark
         warnings: list[str] = []
@@ -458,17 +361,21 @@ class _Trainer:
         self._stability.forgive()
         position.skipped, position.setbacks = left.skipped, left.setbacks + 1
         position.slower = left.slower * SLOWER
-        told = f"too many updates were skipped: back to update {position.update}, with the learning rate halved"
+        told = f"{why}: back to update {position.update}, with the learning rate halved"
         for message in (*warnings, f"{told} ({position.slower:g} of what it would be)"):
             self._tell(Warned(left.update, message))
         self._save()
 
-    def _validate(self) -> bool:
-        """Scores the averaged weights and keeps them if they are the best; False if it was interrupted."""
+    def _validate(self) -> None:
+        """Scores the averaged weights and keeps them if they are the best; goes back if they are of no use.
+
+        If it is interrupted, nothing has happened.
+        """
         position, begun, metric = self._position, self._seconds(), self._config.train.dev_metric
         verdicts: list[Verdict] = []
+        guessing = math.log(self._prepared.target_tokenizer.size)
 
-        def judged() -> float | None:
+        def judged() -> tuple[float, float] | None:
             weights = self._optimizer.averaged()
             if self._averaged is not self._model:
                 copy_weights(self._averaged, weights)
@@ -479,15 +386,17 @@ class _Trainer:
             except InterruptedValidation:
                 return None
             verdicts.append(verdict)
-            if better(metric, verdict.score, position.best_score):
+            if verdict.loss <= DIVERGED * guessing and better(metric, verdict.score, position.best_score):
                 checkpoint.save_weights(self._folder, weights)
-            return verdict.score
+            return verdict.score, verdict.loss
 
-        score = self._peers.lead(judged)
-        if score is None:
+        judgement = self._peers.lead(judged)
+        if judgement is None:
             self._stopping = True
-            return False
-        best = better(metric, score, position.best_score)
+            return
+        score, loss = judgement
+        diverged = not loss <= DIVERGED * guessing  # so written, NaN diverges too
+        best = not diverged and better(metric, score, position.best_score)
         if best:
             position.best_score, position.best_update, position.setbacks = score, position.update, 0
         warming = position.update <= self._config.train.warmup
@@ -508,10 +417,12 @@ class _Trainer:
                     dominating=verdict.dominating,
                 )
             )
-        self._save()
+        if diverged:
+            self._go_back(f"a dev loss of {loss:.3g}, where guessing has {guessing:.3g}")
+        else:
+            self._save()
         self._peers.align(list(self._model.parameters()))  # processors of different make may differ in a last bit
         self._validation_seconds = self._seconds() - begun
-        return True
 
     def _save(self) -> None:
         self._position.seconds = self._seconds()
@@ -662,49 +573,6 @@ def _memory_told() -> Iterator[None]:
             where="--train.batch_tokens",
             cure="smaller batches or a smaller model; what was saved before is kept",
         ) from None
-
-
-def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
-    """The optimizer that these knobs ask for."""
-    return Optimizer(model, config.train, sparse=model.sparse_parameters(), hidden=model.hidden_matrices())
-
-
-def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
-    """Who draws the words of a sampled softmax; None with a full one."""
-    if prepared.config.model.softmax != "sampled":
-        return None
-    return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
-
-
-def batch_loss(
-    model: Seq2Seq,
-    batch: Batch,
-    config: Config,
-    *,
-    precision: Precision,
-    sampler: LogUniformSampler | None,
-    update: int,
-) -> tuple[torch.Tensor, float, int]:
-    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
-
-    Of a batch that several processes share, a part's loss is its share of the mean over all tokens of the whole.
-    """
-    src, src_len, tgt_in, tgt_out = (
-        torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
-    )
-    with products_in(precision):
-        features, packing = model.features(src, src_len, tgt_in)
-        targets, count = tgt_out.flatten().index_select(0, packing.order), packing.real
-        weight, bias = model.softmax_weight, model.softmax_bias
-        if sampler is None:
-            loss, nats = full_loss(features, targets, count, weight, bias.squeeze(1), config.train.label_smoothing)
-        else:
-            ids, tries = sampler.draw(config.train.samples, update)
-            expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
-            drawn = torch.from_numpy(ids), torch.from_numpy(expected)
-            loss = sampled_loss(features, targets, count, weight, bias, *drawn)
-            nats = loss.detach()
-    return loss / max(batch.tokens, 1), float(nats), batch.tokens
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from decimal import Decimal
 from functools import partial
+from typing import Any, cast
 
 from antiphon.data.corpora.recipe import Option, Options, Parts, Recipe, part_of
 from antiphon.data.corpora.source import Source
@@ -90,7 +91,7 @@ def _writer() -> tuple[Callable[[tuple[str, ...], Decimal], str], str]:
             "percent": partial(numbers.format_percent, number / 100, locale=locale),
             "money": lambda: numbers.format_currency(number, what[0], locale=locale),
         }
-        unit = partial(units.format_unit, number, locale=locale, length=kind)
+        unit = partial(units.format_unit, number, locale=locale, length=cast(Any, kind))
         text = ways[kind]() if kind in ways else unit(_CLDR.get(what[0], f"duration-{what[0]}"))
         return " ".join(text.translate(_MARKS).split())
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from antiphon.errors import DataError
 
@@ -107,20 +108,24 @@ def _refuse_larger(size: int) -> None:
 
 
 def _unpacked(content: bytes) -> bytes:
-    # In pieces: asked for MOST bytes at once, the library would set as many aside.
-    pieces, total = [], 0
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as packed:
-        while piece := packed.read(1 << 20):
-            total += len(piece)
-            _refuse_larger(total)
-            pieces.append(piece)
+        return _in_pieces(packed)
+
+
+def _in_pieces(file: IO[bytes]) -> bytes:
+    # Asked for all at once, the libraries would set aside what the archive claims to hold.
+    pieces, total = [], 0
+    while piece := file.read(1 << 20):
+        total += len(piece)
+        _refuse_larger(total)
+        pieces.append(piece)
     return b"".join(pieces)
 
 
 def _unzipped(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], bytes]:
     def read() -> bytes:
-        _refuse_larger(entry.file_size)  # zipfile reads no more than this, whatever the archive holds
-        return archive.read(entry)
+        with archive.open(entry) as file:
+            return _in_pieces(file)
 
     return read
 
@@ -128,4 +133,4 @@ def _unzipped(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Callable[[], 
 def _content(tar: tarfile.TarFile, entry: tarfile.TarInfo) -> bytes:
     file = tar.extractfile(entry)
     assert file is not None  # a regular file has content
-    return file.read()
+    return _in_pieces(file)
