@@ -326,7 +326,7 @@ FOREVER = ["--train.max_updates", "1000000", "--train.patience", "1000000", "--t
 
 def flags() -> list[str]:
     tree = {group: dict(values) for group, values in SMALL.items()}
-    del tree["train"]["validate_every"]
+    del tree["train"]["validate_every"], tree["train"]["patience"]  # FOREVER says them
     return [
         word
         for group, values in tree.items()

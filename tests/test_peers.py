@@ -19,7 +19,7 @@ from antiphon.faces.knobs import given as given_flags
 from antiphon.faces.knobs import spelled_alike
 from benchmarks import machine
 from benchmarks.peers import ours, pairs
-from benchmarks.peers.__main__ import PEERS
+from benchmarks.peers.__main__ import AVX2, PEERS, instructions
 from benchmarks.peers.peer import Job, Measured
 from benchmarks.peers.symbols import write_symbols
 
@@ -74,6 +74,13 @@ def test_what_differs_is_not_put_together(change):
     told = pairs.summaries([pair(1, 2), pair(1, 3, **change), pair(1, 4)])
     assert [each["pairs"] for each in told] == [2, 1]
     assert pairs.table(told).count("OpenNMT-py") == 2
+
+
+def test_a_limit_of_instructions_is_told_however_it_was_set():
+    two = {name: value for name, value in AVX2.items() if name != "MKL_ENABLE_INSTRUCTIONS"}
+    assert instructions({"PATH": "/bin"}) == "all"
+    assert instructions({"PATH": "/bin", **AVX2}) == "AVX2"
+    assert instructions(two) == "ATEN_CPU_CAPABILITY=avx2, ONEDNN_MAX_CPU_ISA=AVX2"
 
 
 @pytest.mark.parametrize("name", PEERS)

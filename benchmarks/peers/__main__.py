@@ -26,6 +26,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from antiphon.training.precision import choose_precision
@@ -45,7 +46,15 @@ AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "ONEDNN_MAX_CPU_ISA": "AVX2", "MKL_ENABLE
 """Each library has its own way to be told; PyTorch's products in f32 are MKL's."""
 
 
-def measure(name: str, job: Job, home: Path, instructions: str) -> pairs.Pair:
+def instructions(environment: Mapping[str, str]) -> str:
+    """What both sides are held to, also where the user said it in another way than by --avx2."""
+    held = {name: environment[name] for name in AVX2 if name in environment}
+    if held == AVX2:
+        return "AVX2"
+    return ", ".join(f"{name}={value}" for name, value in held.items()) or "all"
+
+
+def measure(name: str, job: Job, home: Path, held: str) -> pairs.Pair:
     """One pair: their run, then ours in each precision that this processor multiplies fast."""
     peer = PEERS[name]
     python = peer.environment.python(home)
@@ -63,7 +72,7 @@ def measure(name: str, job: Job, home: Path, instructions: str) -> pairs.Pair:
         machine=machine.describe(),
         sources=pairs.fingerprint(),
         threads=job.threads,
-        instructions=instructions,
+        instructions=held,
         seed=job.seed,
         others=max(busy_then - busy - (own_then - own), 0.0) / (seconds * cores),
         theirs=theirs,
@@ -93,7 +102,7 @@ def main() -> None:
             write_symbols(asked.data, Path(scratch), PEERS[asked.peer].symbols)
         for seed in range(asked.seed, asked.seed + asked.pairs):
             job = Job(Path(scratch), asked.threads, seed)
-            pair = measure(asked.peer, job, asked.home, "AVX2" if asked.avx2 else "all")
+            pair = measure(asked.peer, job, asked.home, instructions(os.environ))
             found.append(pair)
             if asked.json:
                 pairs.append(pair, asked.json)
