@@ -15,6 +15,7 @@ import pytest
 
 import antiphon
 from antiphon.config import load_config
+from antiphon.data.corpora import prepare
 from antiphon.data.corpora import source as archives
 from antiphon.data.corpora.source import Source
 from antiphon.data.pairs import Card, read_pairs
@@ -81,10 +82,11 @@ def test_a_preset_of_the_wrong_kind(tmp_path, text, message):
         ('{"name": "x", "note": "\\ud800"}', "half of a surrogate pair"),
         ('{"name": "x", "context": "two"}', "context is 'two'"),
         ('{"name": "x", "counts": [1]}', r"counts is \[1\]"),
+        ('{"name": "x", "counts": {"train": "many"}}', r"counts: train is 'many'"),
         (f'{{"name": "x", "seed": {DIGITS}}}', "not JSON"),
         (BRACKETS, "not JSON"),
     ],
-    ids=["surrogate", "text for a number", "list for a table", "digits", "brackets"],
+    ids=["surrogate", "text for a number", "list for a table", "text in a table", "digits", "brackets"],
 )
 def test_a_data_card_that_is_none(tmp_path, card, message):
     (tmp_path / "data.json").write_text(card)
@@ -170,3 +172,17 @@ def test_a_negative_seed_draws_words_too(tmp_path):
     sampled = {"data": {"share_vocabulary": False}, "model": {"softmax": "sampled", "tied": "none"}}
     given = {**sampled, "train": {"samples": 4, "seed": -5}}
     assert antiphon.train(tmp_path / "pairs.tsv", tmp_path / "run", knobs=knobs(updates=2, **given)).updates == 2
+
+
+def test_two_files_one_of_which_is_but_a_byte_order_mark(tmp_path):
+    (tmp_path / "s.txt").write_bytes(b"a")
+    (tmp_path / "t.txt").write_bytes(b"\xef\xbb\xbf")
+    with pytest.raises(DataError, match="one of the files is empty"):
+        read_pairs(f"{tmp_path / 's.txt'},{tmp_path / 't.txt'}")
+
+
+def test_a_table_of_turk_that_is_none(tmp_path):
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "a.csv").write_bytes(b"Assi\rnmentId,Answer.sentence1\nx,hi\n")
+    with pytest.raises(DataError, match=r"a\.csv is no table"):
+        prepare("self-dialogue", source=tmp_path / "source", out=tmp_path / "out", options={})

@@ -103,6 +103,11 @@ class Card:
             if type(tree[key]) is not known[key]:
                 cure = "make the folder again or delete it"
                 raise DataError(f"not a data card ({key} is {tree[key]!r:.40})", where=str(path), cure=cure)
+        for key, kinds in {"counts": int, "skipped": int, "options": (int, str)}.items():
+            for name, value in tree.get(key, {}).items():
+                if not isinstance(value, kinds):
+                    cure = "make the folder again or delete it"
+                    raise DataError(f"not a data card ({key}: {name} is {value!r:.40})", where=str(path), cure=cure)
         return cls(**{key: tree[key] for key in known.keys() & tree.keys()})
 
 
@@ -186,6 +191,11 @@ def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]
     if span.form == "dialogue":
         return _from_dialogues(lines[0], span.context, skipped)
     if span.form == "parallel":
+        if len(lines[0]) != len(lines[1]):  # a file of nothing but a byte-order mark has no line
+            where = ",".join(path for path, _, _ in span.files)
+            raise DataError(
+                "one of the files is empty", where=where, cure="line N of one must go with line N of the other"
+            )
         pairs = _from_parallel(lines[0], lines[1], skipped)
     elif span.form == "jsonl":
         pairs = _from_json_lines(lines[0], path, span.line, skipped)

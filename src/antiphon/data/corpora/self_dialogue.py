@@ -17,6 +17,7 @@ from antiphon.data.corpora.download import Download
 from antiphon.data.corpora.recipe import CONTEXT, Options, Parts, Recipe, part_of
 from antiphon.data.corpora.source import Source
 from antiphon.data.pairs import adjacent_pairs, one_line
+from antiphon.errors import DataError
 
 _SENTENCE = re.compile(r"Answer\.sentence(\d+)")
 _NOT_DIALOGUES = ("blocked_workers.txt", "requirements.txt")
@@ -62,7 +63,7 @@ def _from_turk(source: Source, tables: list[str], skipped: Counter[str]) -> Iter
     blocked = set(source.lines(blocked_list)) if blocked_list else set()
     seen = set()
     for name in tables:
-        for row in csv.DictReader(source.lines(name)):
+        for row in _rows(source, name):
             if row.get("Reject"):
                 skipped["rejected dialogues"] += 1
             elif row.get("WorkerId") in blocked:
@@ -72,6 +73,14 @@ def _from_turk(source: Source, tables: list[str], skipped: Counter[str]) -> Iter
             else:
                 seen.add(row.get("AssignmentId"))
                 yield _sentences(row)
+
+
+def _rows(source: Source, name: str) -> Iterator[dict[str, str]]:
+    try:
+        yield from csv.DictReader(source.lines(name))
+    except csv.Error as error:
+        cure = "get it again from its authors"
+        raise DataError(f"{name} is no table ({error})", where=str(source.path), cure=cure) from None
 
 
 def _sentences(row: dict[str, str]) -> list[str]:
