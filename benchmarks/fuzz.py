@@ -261,8 +261,8 @@ class SmallRun:
         from antiphon.nn.seq2seq import Seq2Seq
         from antiphon.runtime import folder as files
         from antiphon.training.checkpoint import Origin
+        from antiphon.training.loss import optimizer_for
         from antiphon.training.stability import Stability
-        from antiphon.training.trainer import optimizer_for
 
         pairs = folder.with_suffix(".tsv")
         write_pairs(pairs)

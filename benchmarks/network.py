@@ -26,9 +26,9 @@ import torch
 from antiphon.config import load_config
 from antiphon.data.corpus import read_corpus
 from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import prepare
-from antiphon.training.trainer import batch_loss, optimizer_for, sampler_for
 from benchmarks import machine
 
 LINKS = {"1 Gbit/s": (1e9 / 8, 100e-6), "10 Gbit/s": (10e9 / 8, 30e-6), "100 Gbit/s": (100e9 / 8, 10e-6)}

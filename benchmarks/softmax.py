@@ -21,8 +21,8 @@ from antiphon.data.batches import make_batch
 from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
+from antiphon.training.loss import batch_loss, optimizer_for
 from antiphon.training.optimizer import Optimizer
-from antiphon.training.trainer import batch_loss, optimizer_for
 from benchmarks import machine
 
 POSITIONS, WIDTH, SAMPLES = 1280, 256, 512

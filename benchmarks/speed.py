@@ -35,9 +35,9 @@ from antiphon.data.corpus import read_corpus
 from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import LOG, read_lines
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared, prepare
-from antiphon.training.trainer import batch_loss, optimizer_for, sampler_for
 from benchmarks import machine
 
 WARM = 60

@@ -29,8 +29,8 @@ from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.nn.softmax import LogUniformSampler, full_log_probs, full_loss, sampled_loss
 from antiphon.search import greedy
+from antiphon.training.loss import batch_loss
 from antiphon.training.optimizer import Optimizer
-from antiphon.training.trainer import batch_loss
 
 CELLS = ["gru", "lstm"]
 ATTENTIONS = ["none", "additive", "dot", "general", "multihead"]

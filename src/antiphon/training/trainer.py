@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import os
 import resource
@@ -13,30 +12,27 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
-from antiphon.config import Config, load_config, override
-from antiphon.data.automatic import AUTO, settle
+from antiphon.config import Config, load_config
+from antiphon.data.automatic import AUTO
 from antiphon.data.batches import Batch
-from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.data.pairs import Card
-from antiphon.errors import FolderError, LinkError, UsageError
+from antiphon.errors import LinkError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.kernels import missing
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.runtime import folder as files
 from antiphon.training import checkpoint
 from antiphon.training.card import write_card
-from antiphon.training.checkpoint import RESUMABLE, Origin, Position
+from antiphon.training.checkpoint import Origin, Position
 from antiphon.training.distributed import Peers, joined
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.memory import give_back, keep
-from antiphon.training.optimizer import Optimizer
-from antiphon.training.precision import Precision, choose_precision, products_in
-from antiphon.training.preparation import Prepared, follow, prepare, reopen, unknown_share
+from antiphon.training.opening import Overrides, begin_again, begin_anew, knobs_again, refuse_taken, write_config
+from antiphon.training.precision import Precision, choose_precision
+from antiphon.training.preparation import Prepared, follow, prepare, reopen
 from antiphon.training.progress import (
     Event,
     Observer,
@@ -89,7 +85,7 @@ def train(
     out: str | Path,
     *,
     preset: str | None = None,
-    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    overrides: Overrides | None = None,
     resume: bool = False,
     observer: Observer | None = None,
 ) -> Run:
@@ -108,8 +104,8 @@ def train(
     """
     begun = time.monotonic()
     folder = Path(out)
-    begin = _continued if resume else _begun
-    asked = _knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
+    begin = begin_again if resume else begin_anew
+    asked = knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
     with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
         torch.manual_seed(asked.train.seed)
         keep()
@@ -122,10 +118,10 @@ def train(
             if resume:
                 prepared = reopen(corpus, config, folder, warn=warnings.append)
             else:
-                _refuse_taken(folder)  # again: another process may have trained here while we read
+                refuse_taken(folder)  # again: another process may have trained here while we read
                 files.cleared(folder)
                 prepared = prepare(corpus, config, folder)
-                _write_config(folder, preset or AUTO, prepared, corpus)
+                write_config(folder, preset or AUTO, prepared, corpus)
             found.append((prepared, corpus.card, reason))
 
         peers.lead(ready)
@@ -139,102 +135,6 @@ def train(
             trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason)
             trainer.restore(warnings) if resume else trainer.begin()
             return trainer.run()
-
-
-def _begun(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, str]:
-    """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
-    _refuse_taken(folder)
-    config = load_config(preset, overrides)
-    corpus = _read(data, config)
-    config, reason = settle(corpus.train, preset, overrides or {})
-    if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
-        config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
-    return config, corpus, reason
-
-
-def _refuse_taken(folder: Path) -> None:
-    if files.taken(folder):
-        cure = "go on with --resume, or choose another --out" if files.resumable(folder) else "choose another --out"
-        raise FolderError("the folder exists already", where=str(folder), cure=cure)
-
-
-def _knobs_again(
-    folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, dict[str, Any]]:
-    """A run that goes on: its own knobs, but for those that may change, and its facts; nothing is chosen anew."""
-    if not files.resumable(folder):
-        raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
-    config, facts = files.read_config(folder)
-    if preset is not None and preset != facts.get("preset"):
-        raise UsageError(
-            f'the run was begun with preset "{facts.get("preset")}"', where="--preset", cure="leave it out"
-        )
-    changes = {group: dict(values) for group, values in (overrides or {}).items()}
-    free = {key: changes.get("train", {}).pop(key) for key in RESUMABLE & changes.get("train", {}).keys()}
-    for group, values in changes.items():
-        for key, value in values.items():
-            if getattr(getattr(config, group), key, None) != value:
-                where = f"--{group}.{key}"
-                raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
-    tree = config.model_dump()
-    override(tree, {"train": free})
-    return Config.model_validate(tree), facts
-
-
-def _continued(
-    data: str | Path, folder: Path, preset: str | None, overrides: Mapping[str, Mapping[str, Any]] | None
-) -> tuple[Config, Corpus, str]:
-    """A run that goes on, and its own data."""
-    config, facts = _knobs_again(folder, preset, overrides)
-    corpus = _read(data, config)
-    if corpus.fingerprint != facts.get("fingerprint"):
-        before, now = facts.get("train_pairs"), len(corpus.train)
-        differ = (
-            f"{now:,} pairs to learn from, there were {before:,}" if isinstance(before, int) and now != before else ""
-        )
-        raise FolderError(
-            f"the data is not what this run was begun with ({differ or 'as many pairs, but not the same'})",
-            where=str(data),
-            cure="give the data it was begun with, or start anew with another --out",
-        )
-    _refuse_other_tokenizer(folder, files.sums_of(facts))
-    return config, corpus, ""
-
-
-def _refuse_other_tokenizer(folder: Path, sums: Mapping[str, str]) -> None:
-    names = {files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER}
-    if other := files.changed(folder, {name: sums[name] for name in names & sums.keys()}):
-        raise FolderError(
-            "the tokenizer is not what this run was begun with",
-            where=str(folder / other[0]),
-            cure="put it back, or start anew with another --out",
-        )
-
-
-def _read(data: str | Path, config: Config) -> Corpus:
-    wish = config.data
-    return read_corpus(data, context=wish.context, dev_pairs=wish.dev_pairs, seed=config.train.seed)
-
-
-def _write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: Corpus) -> None:
-    facts = {
-        "preset": preset,
-        "fingerprint": corpus.fingerprint,
-        "train_pairs": len(corpus.train),
-        "dev_pairs": len(prepared.dev_pairs),
-        "source_vocabulary": prepared.source_tokenizer.size,
-        "target_vocabulary": prepared.target_tokenizer.size,
-        "unknown_share": unknown_share(prepared.train),
-        "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
-        files.SUMS: files.digests(folder),
-    }
-    files.write_config(folder, prepared.config, facts)
 
 
 class _Trainer:
@@ -673,49 +573,6 @@ def _memory_told() -> Iterator[None]:
             where="--train.batch_tokens",
             cure="smaller batches or a smaller model; what was saved before is kept",
         ) from None
-
-
-def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
-    """The optimizer that these knobs ask for."""
-    return Optimizer(model, config.train, sparse=model.sparse_parameters(), hidden=model.hidden_matrices())
-
-
-def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
-    """Who draws the words of a sampled softmax; None with a full one."""
-    if prepared.config.model.softmax != "sampled":
-        return None
-    return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
-
-
-def batch_loss(
-    model: Seq2Seq,
-    batch: Batch,
-    config: Config,
-    *,
-    precision: Precision,
-    sampler: LogUniformSampler | None,
-    update: int,
-) -> tuple[torch.Tensor, float, int]:
-    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
-
-    Of a batch that several processes share, a part's loss is its share of the mean over all tokens of the whole.
-    """
-    src, src_len, tgt_in, tgt_out = (
-        torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
-    )
-    with products_in(precision):
-        features, packing = model.features(src, src_len, tgt_in)
-        targets, count = tgt_out.flatten().index_select(0, packing.order), packing.real
-        weight, bias = model.softmax_weight, model.softmax_bias
-        if sampler is None:
-            loss, nats = full_loss(features, targets, count, weight, bias.squeeze(1), config.train.label_smoothing)
-        else:
-            ids, tries = sampler.draw(config.train.samples, update)
-            expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
-            drawn = torch.from_numpy(ids), torch.from_numpy(expected)
-            loss = sampled_loss(features, targets, count, weight, bias, *drawn)
-            nats = loss.detach()
-    return loss / max(batch.tokens, 1), float(nats), batch.tokens
 
 
 @contextmanager

@@ -21,10 +21,10 @@ from antiphon.model import Model
 from antiphon.nn.engine import TorchEngine, copy_weights, load_weights
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime import folder as files
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared
 from antiphon.training.schedule import learning_rate
-from antiphon.training.trainer import batch_loss, optimizer_for, sampler_for
 from antiphon.training.validation import dev_losses, mean_loss
 
 WARMUP = 30

@@ -1,0 +1,57 @@
+"""From a batch to the loss that is descended, and who helps with it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from antiphon.config import Config
+from antiphon.data.batches import Batch
+from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
+from antiphon.training.optimizer import Optimizer
+from antiphon.training.precision import Precision, products_in
+from antiphon.training.preparation import Prepared
+
+
+def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
+    """The optimizer that these knobs ask for."""
+    return Optimizer(model, config.train, sparse=model.sparse_parameters(), hidden=model.hidden_matrices())
+
+
+def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
+    """Who draws the words of a sampled softmax; None with a full one."""
+    if prepared.config.model.softmax != "sampled":
+        return None
+    return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
+
+
+def batch_loss(
+    model: Seq2Seq,
+    batch: Batch,
+    config: Config,
+    *,
+    precision: Precision,
+    sampler: LogUniformSampler | None,
+    update: int,
+) -> tuple[torch.Tensor, float, int]:
+    """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
+
+    Of a batch that several processes share, a part's loss is its share of the mean over all tokens of the whole.
+    """
+    src, src_len, tgt_in, tgt_out = (
+        torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
+    )
+    with products_in(precision):
+        features, packing = model.features(src, src_len, tgt_in)
+        targets, count = tgt_out.flatten().index_select(0, packing.order), packing.real
+        weight, bias = model.softmax_weight, model.softmax_bias
+        if sampler is None:
+            loss, nats = full_loss(features, targets, count, weight, bias.squeeze(1), config.train.label_smoothing)
+        else:
+            ids, tries = sampler.draw(config.train.samples, update)
+            expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
+            drawn = torch.from_numpy(ids), torch.from_numpy(expected)
+            loss = sampled_loss(features, targets, count, weight, bias, *drawn)
+            nats = loss.detach()
+    return loss / max(batch.tokens, 1), float(nats), batch.tokens

@@ -1,0 +1,114 @@
+"""What a run begins with, or goes on with: its knobs and its data, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from antiphon.config import Config, load_config, override
+from antiphon.data.automatic import settle
+from antiphon.data.corpus import Corpus, read_corpus
+from antiphon.errors import FolderError, UsageError
+from antiphon.runtime import folder as files
+from antiphon.training.checkpoint import RESUMABLE
+from antiphon.training.preparation import Prepared, unknown_share
+
+Overrides = Mapping[str, Mapping[str, Any]]
+
+
+def begin_anew(
+    data: str | Path, folder: Path, preset: str | None, overrides: Overrides | None
+) -> tuple[Config, Corpus, str]:
+    """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
+    refuse_taken(folder)
+    config = load_config(preset, overrides)
+    corpus = _read(data, config)
+    config, reason = settle(corpus.train, preset, overrides or {})
+    if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
+        config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
+    return config, corpus, reason
+
+
+def refuse_taken(folder: Path) -> None:
+    """Raises FolderError where something lies already."""
+    if files.taken(folder):
+        cure = "go on with --resume, or choose another --out" if files.resumable(folder) else "choose another --out"
+        raise FolderError("the folder exists already", where=str(folder), cure=cure)
+
+
+def knobs_again(folder: Path, preset: str | None, overrides: Overrides | None) -> tuple[Config, dict[str, Any]]:
+    """A run that goes on: its own knobs, but for those that may change, and its facts; nothing is chosen anew."""
+    if not files.resumable(folder):
+        raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
+    config, facts = files.read_config(folder)
+    if preset is not None and preset != facts.get("preset"):
+        raise UsageError(
+            f'the run was begun with preset "{facts.get("preset")}"', where="--preset", cure="leave it out"
+        )
+    changes = {group: dict(values) for group, values in (overrides or {}).items()}
+    free = {key: changes.get("train", {}).pop(key) for key in RESUMABLE & changes.get("train", {}).keys()}
+    for group, values in changes.items():
+        for key, value in values.items():
+            if getattr(getattr(config, group), key, None) != value:
+                where = f"--{group}.{key}"
+                raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
+    tree = config.model_dump()
+    override(tree, {"train": free})
+    return Config.model_validate(tree), facts
+
+
+def begin_again(
+    data: str | Path, folder: Path, preset: str | None, overrides: Overrides | None
+) -> tuple[Config, Corpus, str]:
+    """A run that goes on, and its own data."""
+    config, facts = knobs_again(folder, preset, overrides)
+    corpus = _read(data, config)
+    if corpus.fingerprint != facts.get("fingerprint"):
+        before, now = facts.get("train_pairs"), len(corpus.train)
+        differ = (
+            f"{now:,} pairs to learn from, there were {before:,}" if isinstance(before, int) and now != before else ""
+        )
+        raise FolderError(
+            f"the data is not what this run was begun with ({differ or 'as many pairs, but not the same'})",
+            where=str(data),
+            cure="give the data it was begun with, or start anew with another --out",
+        )
+    _refuse_other_tokenizer(folder, files.sums_of(facts))
+    return config, corpus, ""
+
+
+def _refuse_other_tokenizer(folder: Path, sums: Mapping[str, str]) -> None:
+    names = {files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER}
+    if other := files.changed(folder, {name: sums[name] for name in names & sums.keys()}):
+        raise FolderError(
+            "the tokenizer is not what this run was begun with",
+            where=str(folder / other[0]),
+            cure="put it back, or start anew with another --out",
+        )
+
+
+def _read(data: str | Path, config: Config) -> Corpus:
+    wish = config.data
+    return read_corpus(data, context=wish.context, dev_pairs=wish.dev_pairs, seed=config.train.seed)
+
+
+def write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: Corpus) -> None:
+    """The knobs of a prepared run and the facts of its data, into its folder."""
+    facts = {
+        "preset": preset,
+        "fingerprint": corpus.fingerprint,
+        "train_pairs": len(corpus.train),
+        "dev_pairs": len(prepared.dev_pairs),
+        "source_vocabulary": prepared.source_tokenizer.size,
+        "target_vocabulary": prepared.target_tokenizer.size,
+        "unknown_share": unknown_share(prepared.train),
+        "corpus": None if corpus.card is None else dataclasses.asdict(corpus.card),
+        files.SUMS: files.digests(folder),
+    }
+    files.write_config(folder, prepared.config, facts)
