@@ -50,6 +50,7 @@ train_opts(parser)
 opt, _ = parser.parse_known_args(["-config", config])
 ArgumentParser.validate_train_opts(opt)
 ArgumentParser.update_model_opts(opt)
+ArgumentParser.validate_prepare_opts(opt)
 transforms = get_transforms_cls(opt._all_transform)
 vocabs = build_vocab(opt, get_specials(opt, transforms))
 reader = build_dynamic_dataset_iter(opt, transforms, vocabs, task=CorpusTask.TRAIN, stride=size, offset=rank)
@@ -147,7 +148,7 @@ def peer(data: Path, home: Path) -> dict[str, object]:
             for rank in range(cores)
         ]
         if sum(reader.wait() for reader in readers):
-            sys.exit("OpenNMT-py's reader failed")
+            sys.exit(f"OpenNMT-py's reader failed after {vocabulary - begun:.1f} s of vocabulary")
         ended = time.monotonic()
     return {
         "pairs": count,

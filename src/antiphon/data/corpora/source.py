@@ -112,7 +112,7 @@ def _unpacked(content: bytes) -> bytes:
         return _in_pieces(packed)
 
 
-def _in_pieces(file: IO[bytes]) -> bytes:
+def _in_pieces(file: IO[bytes] | gzip.GzipFile) -> bytes:
     # Asked for all at once, the libraries would set aside what the archive claims to hold.
     pieces, total = [], 0
     while piece := file.read(1 << 20):
