@@ -15,7 +15,8 @@ def write_card(folder: Path, config: Config, card: Card | None, pairs: int, stop
     """Writes ``README.md``. Raises SaveError."""
     model, data = config.model, config.data
     licence = (card.licence if card else "") or "not stated"
-    encoder = f"{model.encoder_layers} x {model.hidden}{' per direction' if model.bidirectional else ''}"
+    width = model.encoder_hidden or model.hidden
+    encoder = f"{model.encoder_layers} x {width}{' per direction' if model.bidirectional else ''}"
     lines = [
         f"# {folder.resolve().name}",
         "",
