@@ -11,6 +11,8 @@ import pytest
 
 import antiphon
 from antiphon.config import Config, load_config, presets
+from antiphon.data.automatic import settle
+from antiphon.data.pairs import Pair
 from antiphon.errors import AntiphonError, UsageError
 
 SOURCE = Path(antiphon.__file__).parent
@@ -125,6 +127,12 @@ def test_knobs_that_cannot_be(overrides, message):
     with pytest.raises(UsageError, match=message) as raised:
         load_config(None, overrides)
     assert "\n" not in str(raised.value)
+
+
+def test_a_metric_of_answers_needs_answers():
+    with pytest.raises(UsageError, match=r"needs train\.dev_answers"):
+        load_config(None, {"train": {"dev_metric": "bleu", "dev_answers": 0}})
+    assert settle([Pair("walk", "w ɔ k")] * 9, None, {"train": {"dev_answers": 0}})[0].train.dev_metric == "loss"
 
 
 def test_an_unknown_preset_names_the_nearest(tmp_path):

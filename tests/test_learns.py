@@ -61,8 +61,10 @@ def test_learns_to_copy_and_reverse(tasks, tmp_path, cell, attention, feed):
                 "feed": feed,
                 "embedding": 32,
                 "hidden": 128 if attention == "none" else 64,
+                "encoder_hidden": 128 if attention == "none" else 64,
                 "encoder_layers": 1,
                 "decoder_layers": 1,
+                "features": "tanh" if attention == "none" else "norm",
                 "dropout": 0.1 if attention == "none" else 0.0,
             },
             "train": {

@@ -388,7 +388,10 @@ def test_a_terminal_that_is_closed_loses_nothing(home, tmp_path):
         except OSError:
             time.sleep(0.02)
     os.close(ours)
-    process.wait(timeout=15)
+    try:
+        process.wait(timeout=60)
+    finally:
+        process.kill()  # whatever went wrong, the tests that follow have the machine to themselves
     assert read_log(tmp_path / "run" / files.LOG)[-1]["reason"] == "interrupted"
 
 
@@ -404,9 +407,10 @@ def test_nohup_is_respected(home, tmp_path):
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and read_log(tmp_path / "run" / files.LOG)[-1]["update"] < reached + 100:
         time.sleep(0.05)
-    assert process.poll() is None
+    ended = process.poll()
     process.kill()
     process.wait()
+    assert ended is None
 
 
 def test_a_second_ctrl_c_stops_at_once(home, tmp_path):

@@ -191,6 +191,12 @@ class TrainConfig(_Group):
     link_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0
     """Several processes: longest wait for another's answer before training ends with an error."""
 
+    @model_validator(mode="after")
+    def _judged(self) -> TrainConfig:
+        if self.dev_metric != "loss" and not self.dev_answers:
+            raise ValueError(f'train.dev_metric = "{self.dev_metric}" needs train.dev_answers to be 1 at least')
+        return self
+
 
 class SearchConfig(_Group):
     """From a distribution to an answer."""

@@ -75,6 +75,8 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in TOKENIZING}
         one = data.get("share_vocabulary", True) and data.get("target_tokenizer") in (None, data.get("tokenizer"))
         knobs["model"]["tied"] = "all" if one else "target"
+    if asked.get("train", {}).get("dev_answers") == 0:  # then there are none to be judged
+        knobs["train"].pop("dev_metric", None)
     override(knobs, asked)
     return parse_config(knobs), choice.reason
 
