@@ -8,6 +8,7 @@ source. The file is read as what it is, protocol buffers, without a library.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def read_onnx(path: Path, *, longest: int) -> bytes:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+            size = os.fstat(file.fileno()).st_size  # a read takes the memory it asks for, however short the file
+            content = file.read(min(size, LARGEST_FILE) + 1)
     except OSError as error:
         raise FolderError(f"cannot be read ({error.strerror})", where=str(path), cure=_CURE) from None
     if len(content) > LARGEST_FILE:
