@@ -335,6 +335,11 @@ def flags() -> list[str]:
     ]
 
 
+def hears_hangups() -> None:
+    """In a child: SIGHUP as a terminal gives it, though the tests may run under nohup."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 def started(home, out, **given) -> subprocess.Popen:
     command = [
         sys.executable,
@@ -347,7 +352,7 @@ def started(home, out, **given) -> subprocess.Popen:
         *flags(),
         *FOREVER,
     ]
-    process = subprocess.Popen(command, text=True, **given)
+    process = subprocess.Popen(command, text=True, **{"preexec_fn": hears_hangups, **given})
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (out / files.WEIGHTS).exists():
         time.sleep(0.02)
@@ -359,7 +364,10 @@ def test_a_signal_saves_within_ten_seconds(home, tmp_path, number):
     process = started(home, tmp_path / "run", stderr=subprocess.PIPE)
     begun = time.monotonic()
     process.send_signal(number)
-    _, told = process.communicate(timeout=30)
+    try:
+        _, told = process.communicate(timeout=30)
+    finally:
+        process.kill()
     assert time.monotonic() - begun < 10
     assert process.returncode == 130, told
     assert "it can go on: antiphon train" in told
@@ -378,7 +386,7 @@ def test_a_terminal_that_is_closed_loses_nothing(home, tmp_path):
     leader = "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0)"
     command = [sys.executable, "-c", f"{leader}; from antiphon.faces.cli import main; sys.exit(main())"]
     command += ["train", str(home / "pairs.tsv"), "--out", str(tmp_path / "run"), *flags(), *FOREVER]
-    process = subprocess.Popen(command, **given)
+    process = subprocess.Popen(command, preexec_fn=hears_hangups, **given)
     os.close(theirs)
     deadline = time.monotonic() + 60
     os.set_blocking(ours, False)
