@@ -297,7 +297,7 @@ def test_a_fault_in_decoding_is_told_to_those_it_concerns_and_the_server_lives()
 
 
 def test_the_command_serves_and_ends(tmp_path: Path):
-    command = [sys.executable, "-m", "antiphon", "serve", "--port", "0", "--store", str(tmp_path / "kept.db")]
+    command = [sys.executable, "-m", "antiphon", "serve", "dates", "--port", "0", "--store", str(tmp_path / "kept.db")]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()

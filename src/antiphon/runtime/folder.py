@@ -277,7 +277,8 @@ def taken(folder: Path) -> bool:
         return False
     if not folder.is_dir():
         return True
-    names = {entry.name for entry in folder.iterdir()}
+    # safetensors writes beside the file it is asked for, under a name of its own, and a kill leaves that
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".tmp")}
     begun = {LOCK, CONFIG, TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER, LOG, IDS}
     begun |= {f".{name}.new" for name in (*begun, STATE)}
     return bool(names) and not (LOCK in names and names <= begun)
