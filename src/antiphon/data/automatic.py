@@ -6,7 +6,7 @@ Three kinds of data need different tokenizers; sizes, dropout and the budget fol
 - *words*: a text is a word, a date, a name, a form to inflect. Characters, or the symbols of a closed set (phones).
 - *sentences*: everything else. Subwords, shared by both sides.
 
-Every number here is from docs/log.md or docs/results.md.
+Sentences were measured (docs/log.md, docs/results.md); the numbers for words and conversations are still guesses.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 from antiphon.config import Config, load_config, override, parse_config
 from antiphon.data.corpus import Pairs
@@ -23,7 +23,7 @@ from antiphon.data.pairs import TURN, Pair
 from antiphon.data.tokenizer import BUNDLE
 
 AUTO = "auto"
-"""Name of the preset that is no file."""
+"""Name of the preset that this module completes."""
 TOKENIZING = frozenset(("tokenizer", "target_tokenizer", "share_vocabulary"))
 SAMPLE = 20_000
 """Pairs looked at, spread evenly over the data."""
@@ -42,7 +42,6 @@ PIECES = 1.3
 BUNDLES = 0.5
 """Share of sources with a bundle of features from which features are tokens."""
 
-Kind = Literal["conversation", "words", "sentences"]
 Tree = dict[str, dict[str, Any]]
 Overrides = Mapping[str, Mapping[str, Any]]
 
@@ -51,7 +50,6 @@ Overrides = Mapping[str, Mapping[str, Any]]
 class Choice:
     """Knobs by group, and why."""
 
-    kind: Kind
     knobs: Tree
     reason: str
 
@@ -125,7 +123,7 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
         "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates)},
         "search": {"sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.9, "no_repeat_ngram": 3},
     }
-    return Choice("conversation", knobs, "a conversation (answers are questions too): subwords, answers are drawn")
+    return Choice(knobs, "a conversation (answers are questions too): subwords, answers are drawn")
 
 
 def _words(
@@ -154,7 +152,7 @@ def _words(
         "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 0.0},
     }
-    return Choice("words", knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}")
+    return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}")
 
 
 def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget: _Budget) -> Choice:
@@ -166,7 +164,7 @@ def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget:
         "train": {"batch_tokens": 1200, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 1.0},
     }
-    return Choice("sentences", knobs, "sentences: subwords")
+    return Choice(knobs, "sentences: subwords")
 
 
 @dataclass(frozen=True)

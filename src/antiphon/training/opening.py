@@ -8,14 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from antiphon.config import Config, load_config, override
-from antiphon.data.automatic import settle
+from antiphon.data.automatic import Overrides, settle
 from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.errors import FolderError, UsageError
 from antiphon.runtime import folder as files
 from antiphon.training.checkpoint import RESUMABLE
 from antiphon.training.preparation import Prepared, unknown_share
-
-Overrides = Mapping[str, Mapping[str, Any]]
 
 
 def begin_anew(
