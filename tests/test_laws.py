@@ -262,6 +262,13 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
             moments = first, second
             kernels.adam_rows(touched, grad, weights, moments, rate=0.1, betas=(0.9, 0.98), update=3, average=average)
         found.append(table)
+        table, grad = torch.randn(4, 9, 7), torch.randn(9, 7)
+        table[2] = table[2].abs()
+        weights, first, second, means = table.unbind()
+        for average in (None, (means, 0.9)):
+            knobs = {"factor": 0.3, "rate": 0.1, "betas": (0.9, 0.98), "weight_decay": 0.2, "update": 3}
+            kernels.adam(grad, weights, (first, second), average=average, **knobs)
+        found.append(table)
         q, keys, score = torch.randn(rows, 9), torch.randn(rows, 4, 9), torch.randn(9)
         mask = torch.arange(4) < torch.tensor([[4], [1], [3], [2], [4]])
         d_keys, d_score = torch.zeros(rows, 4, 9), torch.zeros(rows, 9)

@@ -34,12 +34,10 @@ def test_each_gate_moves_by_itself_and_whatever_its_gradient_by_the_same_size(he
     parameter = nn.Parameter(torch.zeros(height, width))
     together = Muon({"w": parameter}, {"w": blocks}, number=torch.float32, decay=0.0)
     gradient = torch.randn(blocks, height // blocks, width) * torch.tensor([1e-3, 1.0, 1e3, 1.0])[:blocks, None, None]
-    parameter.grad = gradient.reshape(height, width).clone()
-    together.step(0.01)
+    together.step(0.01, {"w": gradient.reshape(height, width)})
     for block, moved in zip(gradient, parameter.detach().split(height // blocks), strict=True):
         alone = nn.Parameter(torch.zeros_like(block))
-        alone.grad = block.clone()
-        Muon({"w": alone}, {"w": 1}, number=torch.float32, decay=0.0).step(0.01)
+        Muon({"w": alone}, {"w": 1}, number=torch.float32, decay=0.0).step(0.01, {"w": block})
         torch.testing.assert_close(moved, alone.detach(), atol=1e-6, rtol=1e-4)
         assert 0.1 * SIZE < moved.square().mean().sqrt() / 0.01 < 1.3 * SIZE
         assert (moved * block).sum() < 0  # downhill
@@ -70,6 +68,5 @@ def test_muon_has_the_hidden_layers_and_adam_the_rest():
 
 def test_weights_decay():
     parameter = nn.Parameter(torch.ones(4, 4))
-    parameter.grad = torch.zeros(4, 4)
-    Muon({"w": parameter}, {"w": 1}, number=torch.float32, decay=0.5).step(0.1)
+    Muon({"w": parameter}, {"w": 1}, number=torch.float32, decay=0.5).step(0.1, {"w": torch.zeros(4, 4)})
     torch.testing.assert_close(parameter.detach(), torch.full((4, 4), 0.95))

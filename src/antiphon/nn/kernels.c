@@ -48,6 +48,22 @@ static inline float exponential(float x) { /* relative error below 2e-7 (Cephes 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 static inline float squash(float x) { return 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f; } /* tanh */
 
+/* AdamW for n numbers; average may be null.
+ * steps: rate, beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), decay of the average, factor of the gradient,
+ * what weight decay leaves of a weight */
+void adam(long n, const float *grad, float *weights, float *first, float *second, float *average, const float *steps) {
+    float rate = steps[0], beta1 = steps[1], beta2 = steps[2], up1 = steps[3], up2 = steps[4], decay = steps[5];
+    float factor = steps[6], left = steps[7];
+#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_FROM)
+    for (long at = 0; at < n; at++) {
+        float g = grad[at] * factor;
+        float m = first[at] = g + beta1 * (first[at] - g);
+        float v = second[at] = g * g + beta2 * (second[at] - g * g);
+        float w = weights[at] = weights[at] * left - rate * (m * up1) / (sqrtf(v * up2) + 1e-8f);
+        if (average) average[at] = w + decay * (average[at] - w);
+    }
+}
+
 /* Adam for rows (n) of a table: grad (n, D); weights, first, second and average (V, D); average and waited (n) may be null.
  * steps: rate, beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), decay of the average */
 void adam_rows(int n, int D, const int64_t *rows, const float *grad, float *weights, float *first, float *second,

@@ -266,6 +266,55 @@ def cross_entropy(
     return nats, smoothed
 
 
+def adam(
+    grad: Tensor,
+    weights: Tensor,
+    moments: tuple[Tensor, Tensor],
+    *,
+    factor: float,
+    rate: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+    update: int,
+    average: tuple[Tensor, float] | None,
+) -> None:
+    """AdamW (Loshchilov & Hutter 2019) in place, and a moving average of the weights, in one pass over memory.
+
+    Args:
+        grad: any shape, f32; multiplied by ``factor``, which clips it.
+        weights: like it. moments: the first and the second, like it.
+        rate, betas, weight_decay: as in the paper. update: t, from 1.
+        average: the moving average of the weights, like them, and its decay. None: there is none.
+    """
+    library, (first, second), (beta1, beta2) = _library(), moments, betas
+    means, decay = average or (None, 0.0)
+    if library is not None and grad.is_contiguous() and weights.is_contiguous():
+        ups = 1 / (1 - beta1**update), 1 / (1 - beta2**update)
+        steps = torch.tensor((rate, beta1, beta2, *ups, decay, factor, 1 - rate * weight_decay))
+        fixed = map(_at, (grad, weights, first, second))
+        library.adam(grad.numel(), *fixed, None if means is None else _at(means), _at(steps))
+        return
+    if factor != 1:
+        grad = grad * factor
+    torch._fused_adamw_(
+        [weights],
+        [grad],
+        [first],
+        [second],
+        [],
+        [torch.tensor(float(update))],
+        lr=rate,
+        beta1=beta1,
+        beta2=beta2,
+        weight_decay=weight_decay,
+        eps=1e-8,
+        amsgrad=False,
+        maximize=False,
+    )
+    if means is not None:
+        means.lerp_(weights, 1 - decay)
+
+
 def adam_rows(
     rows: Tensor,
     grad: Tensor,
@@ -400,11 +449,12 @@ _ARGUMENTS = {
     "layer_backward": "nnpnnppppppppp",
     "lstm_layer_forward": "npnnpppppppp",
     "lstm_layer_backward": "npnnpppppppp",
+    "adam": "lpppppp",
     "adam_rows": "nnpppppppp",
     "tanh_scores": "nnnppppp",
     "tanh_scores_backward": "nnnpppppppp",
 }
-_TYPES = {"n": ctypes.c_int, "p": ctypes.c_void_p, "f": ctypes.c_float}
+_TYPES = {"n": ctypes.c_int, "l": ctypes.c_long, "p": ctypes.c_void_p, "f": ctypes.c_float}
 
 
 def _library() -> ctypes.CDLL | None:

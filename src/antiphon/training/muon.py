@@ -47,13 +47,12 @@ class Muon:
             self._alike[min(height, width), max(height, width)].append(name)
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """One update from the parameters' gradients."""
-        moving = {name: p for name, p in self._parameters.items() if p.grad is not None}
-        gradients = [p.grad for p in moving.values() if p.grad is not None]
-        means = [self.means[name] for name in moving]
-        torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
-        ahead = dict(zip(moving, torch._foreach_lerp(gradients, means, MOMENTUM), strict=True))  # Nesterov's
+    def step(self, rate: float, gradients: Mapping[str, Tensor]) -> None:
+        """One update from gradients by name; what has none stays."""
+        moving = {name: self._parameters[name] for name in gradients}
+        means, grads = [self.means[name] for name in moving], list(gradients.values())
+        torch._foreach_lerp_(means, grads, 1 - MOMENTUM)
+        ahead = dict(zip(moving, torch._foreach_lerp(grads, means, MOMENTUM), strict=True))  # Nesterov's
         if self._decay:
             torch._foreach_mul_([p.data for p in moving.values()], 1 - rate * self._decay)
         for (_, longer), names in self._alike.items():

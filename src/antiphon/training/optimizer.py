@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.config import TrainConfig
-from antiphon.nn.kernels import adam_rows
+from antiphon.nn.kernels import adam, adam_rows
 from antiphon.training.muon import Muon
 from antiphon.training.precision import choose_precision
 
@@ -50,7 +50,6 @@ class Optimizer:
         self._average = {name: p.detach().clone() for name, p in named.items()} if config.average else {}
         self._decay_sum = 0.0  # Σ log decay so far
         self._caught_up = {name: torch.zeros(p.shape[0]) for name, p in self._sparse.items() if config.average}
-        self._adam: torch.optim.AdamW | None = None
         self._muon: Muon | None = None
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
         left = self._dense
@@ -60,34 +59,28 @@ class Optimizer:
             self._muon = Muon({n: left[n] for n in blocks}, blocks, number=number, decay=config.weight_decay)
             left = {name: p for name, p in left.items() if name not in blocks}
         if config.optimizer != "sgd":
-            matrices = [p for p in left.values() if p.dim() > 1]
-            others = [p for p in left.values() if p.dim() <= 1]
-            groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others}]
-            self._adam = torch.optim.AdamW(groups, lr=0.0, betas=config.betas, weight_decay=0.0, fused=True)
-            self._moments = {name: (torch.zeros_like(p), torch.zeros_like(p)) for name, p in self._sparse.items()}
+            adams = {**left, **self._sparse}
+            self._moments = {n: (torch.zeros_like(p.data), torch.zeros_like(p.data)) for n, p in adams.items()}
 
     def update(self, rate: float, *, most: float = math.inf) -> float:
         """Applies the gradients with this learning rate and clears them. Returns their norm before clipping.
 
         With a norm that is not finite, or above ``most``, nothing is applied.
         """
-        dense = [p.grad for p in self._dense.values() if p.grad is not None]
+        dense = {name: p.grad for name, p in self._dense.items() if p.grad is not None}
         rows = {name: p.grad.coalesce() for name, p in self._sparse.items() if p.grad is not None}
-        values = dense + [grad.values() for grad in rows.values()]
+        values = [*dense.values(), *(grad.values() for grad in rows.values())]
         norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values))))
         if math.isfinite(norm) and norm <= most:
-            if norm > self._config.clip:
-                torch._foreach_mul_(values, self._config.clip / norm)
+            factor = min(1.0, self._config.clip / norm) if norm else 1.0
             self.updates += 1
             decay = self._decay()
             with torch.no_grad():
-                self._descend_dense(rate)
+                self._descend_dense(dense, rate, factor, decay)
                 for name, grad in rows.items():
-                    self._descend_rows(name, grad.indices()[0], grad.values(), rate, decay)
+                    self._descend_rows(name, grad.indices()[0], grad.values() * factor, rate, decay)
                 if self._average:
                     self._decay_sum += math.log(decay)
-                    averages = [self._average[name] for name in self._dense]
-                    torch._foreach_lerp_(averages, [p.data for p in self._dense.values()], 1 - decay)
         for parameter in (*self._dense.values(), *self._sparse.values()):
             parameter.grad = None
         return norm
@@ -96,16 +89,28 @@ class Optimizer:
         # Early averages would remember the random start: the horizon grows with the updates done.
         return min(self._config.average, (1 + self.updates) / (10 + self.updates)) if self._average else 1.0
 
-    def _descend_dense(self, rate: float) -> None:
+    def _descend_dense(self, grads: dict[str, Tensor], rate: float, factor: float, decay: float) -> None:
         if self._muon is not None:
-            self._muon.step(rate)
-        if self._adam is not None:
-            for group in self._adam.param_groups:
-                group["lr"] = rate
-            self._adam.step()
-        else:
-            pairs = [(p.data, p.grad) for p in self._dense.values() if p.grad is not None]
-            torch._foreach_add_([p for p, _ in pairs], [grad for _, grad in pairs], alpha=-rate)
+            self._muon.step(rate, {name: grads[name] * factor for name in self._muon.means if name in grads})
+        for name, p in self._dense.items():
+            grad, average = grads.get(name), (self._average[name], decay) if self._average else None
+            if grad is not None and name in self._moments:
+                adam(
+                    grad,
+                    p.data,
+                    self._moments[name],
+                    factor=factor,
+                    rate=rate,
+                    betas=self._config.betas,
+                    weight_decay=self._config.weight_decay if p.dim() > 1 else 0.0,
+                    update=self.updates,
+                    average=average,
+                )
+                continue
+            if grad is not None and self._muon is None:
+                p.data.add_(grad, alpha=-rate * factor)
+            if average is not None:
+                average[0].lerp_(p.data, 1 - decay)
 
     def _descend_rows(self, name: str, rows: Tensor, grad: Tensor, rate: float, decay: float) -> None:
         weights, average = self._sparse[name].data, None
@@ -113,8 +118,8 @@ class Optimizer:
             caught_up = self._caught_up[name]
             average = self._average[name], torch.exp(self._decay_sum - caught_up[rows]), decay
             caught_up[rows] = self._decay_sum + math.log(decay)
-        if self._adam is not None:
-            moments, betas = self._moments[name], self._config.betas
+        if moments := self._moments.get(name):
+            betas = self._config.betas
             adam_rows(rows, grad, weights, moments, rate=rate, betas=betas, update=self.updates, average=average)
             return
         old = weights[rows]
@@ -141,10 +146,6 @@ class Optimizer:
             found |= {f"first/{name}": first, f"second/{name}": second}
         if self._muon is not None:
             found |= {f"mean/{name}": mean for name, mean in self._muon.means.items()}
-        if self._adam is not None:
-            for name, p in self._dense.items():
-                if slots := self._adam.state.get(p):
-                    found |= {f"first/{name}": slots["exp_avg"], f"second/{name}": slots["exp_avg_sq"]}
         found["updates"] = torch.tensor([self.updates])
         found["decay_sum"] = torch.tensor([self._decay_sum], dtype=torch.float64)
         return found
@@ -163,11 +164,3 @@ class Optimizer:
         if self._muon is not None:
             for name, mean in self._muon.means.items():
                 mean.copy_(state[f"mean/{name}"])
-        if self._adam is not None:
-            for name, p in self._dense.items():
-                if f"first/{name}" in state:
-                    self._adam.state[p] = {
-                        "step": torch.tensor(float(self.updates)),
-                        "exp_avg": state[f"first/{name}"].clone(),
-                        "exp_avg_sq": state[f"second/{name}"].clone(),
-                    }
