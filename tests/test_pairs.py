@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from antiphon.data.corpus import Corpus, read_corpus
+from antiphon.data.joins import with_joined
 from antiphon.data.pairs import (
     TURN,
     Card,
@@ -213,3 +214,16 @@ def test_the_fingerprint_tells_data_apart(tmp_path: Path) -> None:
 def test_writing_where_one_cannot(tmp_path: Path) -> None:
     with pytest.raises(SaveError, match=r"cannot be written .*pairs\.tsv"):
         write_pairs(tmp_path / "nowhere" / "pairs.tsv", [("a", "b")])
+
+
+@given(st.lists(st.tuples(st.text("abc", min_size=1), st.text("xyz", min_size=1)), min_size=1), st.integers(0, 3))
+def test_joined_pairs_are_two_of_the_data_side_by_side(texts, times):
+    pairs = [Pair(*both) for both in texts]
+    found = with_joined(iter(pairs), times, seed=-3, part=7)
+    assert found[: len(pairs)] == pairs
+    assert len(found) == (1 + times) * len(pairs)
+    assert found == with_joined(pairs, times, seed=-3, part=7)
+    for pair in found[len(pairs) :]:
+        sources, targets = pair.source.split(" "), pair.target.split(" ")
+        assert all(Pair(*both) in pairs for both in zip(sources, targets, strict=True))
+        assert len(sources) == 2

@@ -41,7 +41,9 @@ VARIANTS = {
         "train": {"optimizer": "sgd", "order": "proportional", "average": 0.0, "learning_rate": 0.2},
     },
     "muon": {"train": {"optimizer": "muon", "weight_decay": 0.01}},
-    "subword dropout": {"data": {"tokenizer": "bpe", "subword_dropout": 0.2, "vocabulary": 40}},
+    "subword dropout, joined pairs": {
+        "data": {"tokenizer": "bpe", "subword_dropout": 0.2, "vocabulary": 40, "joined": 2}
+    },
 }
 
 

@@ -57,6 +57,9 @@ class DataConfig(_Group):
     """Write every digit as # (word tokenizer)."""
     subword_dropout: Share = 0.0
     """Chance of leaving out a merge (bpe) or of sampling another segmentation (unigram) in training."""
+    joined: Annotated[int, Field(ge=0, le=100)] = 0
+    """Pairs made of two random ones, one behind the other, for each training pair: teaches few pairs not to skip or
+    repeat (Kondo et al. 2021)."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     context: Annotated[int, Field(ge=0, le=1000)] = 0

@@ -35,6 +35,8 @@ LETTERS = 60
 """Characters a text, on average, up to which the same holds."""
 RATE = 10_000.0
 """Target tokens a second that two cores train on: a guess for budgets in minutes; a factor of two changes little."""
+JOINED = 2
+"""Pairs joined of two for each of few words."""
 FILLED = 0.85
 """Share of a batch's positions that are real, about."""
 PIECES = 1.3
@@ -138,17 +140,29 @@ def _words(
         sum(len(t.split() if kind == "symbol" else t) + 1 for t in texts) / len(texts)
         for kind, texts in zip(kinds, (source, target), strict=True)
     ]
-    rows = 400 if few else 1200
-    passes, updates = budget(pairs, positions=max(lengths), tokens=lengths[1], rows=rows, usual=_fewer(pairs, 60))
+    rows, width, joined = (800, 128, JOINED) if few else (1200, 256, 0)
+    texts = 1 + 2 * joined  # of an epoch, for each pair
+    passes, updates = budget(
+        pairs,
+        positions=texts * max(lengths),
+        tokens=texts * lengths[1],
+        rows=rows,
+        usual=max(4, round(_fewer(pairs, 60) / texts)),
+    )
     knobs: Tree = {
         "data": {
             "tokenizer": kinds[0],
             "target_tokenizer": kinds[1],
             "share_vocabulary": one,
             "vocabulary": 4000,
+            "joined": joined,
             "buckets": 8,
         },
-        "model": {**_sized(256), "tied": "all" if one else "target", "dropout": _dropout(passes, 0.4 if few else 0.3)},
+        "model": {
+            **_sized(width),
+            "tied": "all" if one else "target",
+            "dropout": _dropout(passes, 0.4 if few else 0.3),
+        },
         "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 0.0},
     }

@@ -19,6 +19,7 @@ from antiphon.config import Config, DataConfig, TokenizerKind, TrainConfig
 from antiphon.data.batches import Batch, BatchStream, Order
 from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.corpus import Corpus, Pairs
+from antiphon.data.joins import with_joined
 from antiphon.data.pairs import Pair, Span
 from antiphon.data.store import Encoded, Shard, Shards, as_shard, encode, is_there, shards_for
 from antiphon.data.tokenizer import MOST_COUNTED, UNK, Tokenizer, census, forget_rare
@@ -106,7 +107,7 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     address = files.ids_of(config, folder)
     if is_there(address, "train"):
         raise FolderError("there are token ids already", where=address, cure="give another --data.ids")
-    tokenizers = _train_tokenizers(corpus.train, config.data)
+    tokenizers = _train_tokenizers(corpus.train, config)
     source_tokenizer, target_tokenizer = tokenizers
     if source_tokenizer is target_tokenizer:
         files.write_text(folder / files.TOKENIZER, source_tokenizer.to_json())
@@ -125,11 +126,13 @@ def _write_ids(
 ) -> tuple[Shards, Shards]:
     """Ids of train and dev; the same corpus, tokenizers and seed give the same files."""
     address, spool = files.ids_of(config, folder), folder / files.SPOOL
-    # only what the job needs goes to the processes: the spans come one by one
-    held, texts = Pairs(held=corpus.train.held), config.data.subword_dropout > 0
-    job = functools.partial(_encoded, part=held, tokenizers=tokenizers, texts=texts)
+    learnt_from = _learnt_from(corpus.train, config)
+    job = functools.partial(
+        _encoded, learnt_from=learnt_from, tokenizers=tokenizers, texts=config.data.subword_dropout > 0
+    )
     sizes = {"vocabulary": tokenizers[1].size, "seed": config.train.seed, "scratch": spool}
-    shards = shards_for(len(corpus.train), corpus.train.bytes)
+    joined = config.data.joined
+    shards = shards_for((1 + joined) * len(corpus.train), (1 + 2 * joined) * corpus.train.bytes)
     train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
     dev = Shards.write(address, "dev", [encode(first_dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
     return train, dev
@@ -190,16 +193,32 @@ def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:
     return _opened(config.model_copy(update={"train": free or config.train}), folder, [])
 
 
-def _encoded(span: Span, *, part: Pairs, tokenizers: tuple[Tokenizer, Tokenizer], texts: bool) -> Encoded:
-    return encode(part.of(span), *tokenizers, texts=texts)
+def _learnt_from(pairs: Pairs, config: Config) -> Callable[[Span], list[Pair]]:
+    """The training pairs of a span, those that are made among them.
+
+    Only what the job needs goes to the processes: the spans come one by one.
+    """
+    return functools.partial(_of, part=Pairs(held=pairs.held), joined=config.data.joined, seed=config.train.seed)
 
 
-def _train_tokenizers(pairs: Pairs, data: DataConfig) -> tuple[Tokenizer, Tokenizer]:
+def _of(span: Span, *, part: Pairs, joined: int, seed: int) -> list[Pair]:
+    return with_joined(part.of(span), joined, seed=seed, part=span.line)
+
+
+def _encoded(
+    span: Span, *, learnt_from: Callable[[Span], list[Pair]], tokenizers: tuple[Tokenizer, Tokenizer], texts: bool
+) -> Encoded:
+    return encode(learnt_from(span), *tokenizers, texts=texts)
+
+
+def _train_tokenizers(pairs: Pairs, config: Config) -> tuple[Tokenizer, Tokenizer]:
+    data = config.data
     kinds = data.tokenizer, data.target_tokenizer or data.tokenizer
     lowers = data.lower or data.lower_source, data.lower
     shared = data.share_vocabulary and kinds[0] == kinds[1]
     totals = Counter[str](), Counter[str]()
-    job = functools.partial(_counted, part=Pairs(held=pairs.held), kinds=kinds, lowers=lowers, digits=data.digits)
+    learnt_from = _learnt_from(pairs, config)
+    job = functools.partial(_counted, learnt_from=learnt_from, kinds=kinds, lowers=lowers, digits=data.digits)
     for counts in over(job, pairs.spans):
         for side, count in enumerate(counts):
             total = totals[1 if shared else side]
@@ -224,9 +243,14 @@ def _train_tokenizers(pairs: Pairs, data: DataConfig) -> tuple[Tokenizer, Tokeni
 
 
 def _counted(
-    span: Span, *, part: Pairs, kinds: tuple[TokenizerKind, TokenizerKind], lowers: tuple[bool, bool], digits: bool
+    span: Span,
+    *,
+    learnt_from: Callable[[Span], list[Pair]],
+    kinds: tuple[TokenizerKind, TokenizerKind],
+    lowers: tuple[bool, bool],
+    digits: bool,
 ) -> list[Counter[str]]:
-    pairs = list(part.of(span))
+    pairs = learnt_from(span)
     return [census((pair[side] for pair in pairs), kinds[side], lower=lowers[side], digits=digits) for side in (0, 1)]
 
 
