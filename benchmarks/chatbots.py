@@ -25,7 +25,7 @@ LIKELIHOOD = (
     "hits_at_1",
     "hits_at_1_mmi",
 )
-VARIETY = ("distinct_1", "distinct_2", "ten_commonest", "repeats_4gram")
+VARIETY = ("distinct_1", "distinct_2", "distinct_2_beside_human", "ten_commonest", "repeats_4gram")
 MMI = 0.3
 """Share of log P(T) that is taken off in the second ranking of hits."""
 SEARCHES = {"own search": {}, "greedy": {"beam": 1, "sample": False, "no_repeat_ngram": 0}}

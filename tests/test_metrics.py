@@ -97,6 +97,13 @@ def test_sameness():
     assert metrics.distinct(["a b", "a b"], 1) == 0.5
     assert metrics.distinct(["a b c"], 2) == 1
     assert metrics.distinct(["a"], 2) == 0
+
+
+def test_distinct_beside_people_compares_as_many_words():
+    people = ["a b c", "d e f"]
+    assert metrics.distinct_beside(people, people * 7, 2) == 1
+    assert metrics.distinct_beside(["a b", "a b", "a b"], ["a b c d", "e f g h"], 2) == pytest.approx(1 / 3)
+    assert metrics.distinct_beside([], people, 2) == 0
     assert metrics.commonest(["yes"] * 9 + ["no"]) == 1
     assert metrics.commonest([str(n) for n in range(40)], top=10) == 0.25
     assert metrics.repeats(["a b c d", "a a a a a", "a b c d a b c d"]) == pytest.approx(2 / 3)

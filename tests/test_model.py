@@ -273,7 +273,13 @@ PAIRS = [(f"the cat {n}", f"a dog {'sat ' * (n % 5)}{n}") for n in range(40)] + 
 
 def test_every_metric_is_a_number_by_its_name():
     found = evaluate(MODELS["bpe"], PAIRS, METRICS, beam=1)
-    brought = set(METRICS) - {"distinct", "hits"} | {"distinct_1", "distinct_2", "ten_commonest", "repeats_4gram"}
+    brought = set(METRICS) - {"distinct", "hits"} | {
+        "distinct_1",
+        "distinct_2",
+        "distinct_2_beside_human",
+        "ten_commonest",
+        "repeats_4gram",
+    }
     brought |= {"hits_at_1", "perplexity_per_word", "bits_per_character", "bits_per_character_uncharged"}
     brought |= {"unknown_share", "pairs", "sources", "seconds", "truncated", "target_tokens"}
     assert set(found) == brought

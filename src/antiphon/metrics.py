@@ -140,6 +140,25 @@ def distinct(answers: Sequence[str], n: int) -> float:
     return len(set(ngrams)) / max(1, len(ngrams))
 
 
+def distinct_beside(answers: Sequence[str], human: Sequence[str], n: int) -> float:
+    """`distinct` of answers over that of what people said, both over the same number of `words`: 1 is as varied.
+
+    The more is said, the more of it has been said before: so the longer of the two is cut.
+    """
+    most = min(sum(len(words(text)) for text in texts) for texts in (answers, human))
+    ours, theirs = (distinct(_first(texts, most), n) for texts in (answers, human))
+    return ours / theirs if theirs else 0.0
+
+
+def _first(texts: Sequence[str], most: int) -> list[str]:
+    found = []
+    for text in texts:
+        tokens = words(text)[:most]
+        most -= len(tokens)
+        found.append(" ".join(tokens))
+    return found
+
+
 def commonest(answers: Sequence[str], top: int = 10) -> float:
     """Share 0..1 of answers that are one of the `top` commonest. 1 says the model has `top` things to say."""
     counts = Counter(plain(answer) for answer in answers)
