@@ -73,6 +73,7 @@ def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):
         tmp_path / "run",
         knobs=knobs(
             updates=10_000,
+            data={"joined": 0},
             train={"patience": 2, "learning_rate": 1e-5, "warmup": 0, "average": 0.0, "dev_metric": "accuracy"},
         ),
         observer=watcher,

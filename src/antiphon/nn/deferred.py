@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antiphon.nn.kernels import column_sums, product_format, tanh_scores, tanh_scores_backward
+from antiphon.nn.kernels import LoopProduct, column_sums, product_format, tanh_scores, tanh_scores_backward
 
 
 class Shared:
@@ -62,17 +62,23 @@ class LoopLinear(Shared):
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
         super().__init__(weight, bias)
         self.bias = None if bias is None else bias.detach().to(self.matrix.dtype)
+        self._began = False
+        self._laid_out: LoopProduct | None = None
 
     def product(self, x: Tensor) -> Tensor:
         """For a step that differentiates itself and adds the bias: x (B, I) in the matrix's format → (B, O)."""
-        return torch.mm(x, self.matrix.t())
+        if not self._began:  # it may be the only step, and not worth laying the matrix out
+            self._began = True
+            return torch.mm(x, self.matrix.t())
+        self._laid_out = self._laid_out or LoopProduct(self.matrix)
+        return self._laid_out(x)
 
     def backward(self, x: Tensor, grad: Tensor) -> Tensor:
         """Notes a step's factors, x (B, I) and the gradient of its output (B, O) → the gradient of x (B, I)."""
         grad = grad.to(self.matrix.dtype)
         self.inputs.append(x.detach())  # without its history, which leads back to here
         self.grads.append(grad)
-        return torch.mm(grad, self.matrix)
+        return torch.mm(grad, self.matrix)  # laid out beforehand it would be faster by less than that costs
 
     def gradient(self) -> tuple[Tensor, Tensor | None]:
         inputs, grads = torch.cat(self.inputs), torch.cat(self.grads)
@@ -86,7 +92,8 @@ class _Linear(torch.autograd.Function):
         ctx.shared, ctx.dtype = shared, x.dtype
         x = x.to(shared.matrix.dtype)
         ctx.save_for_backward(x)
-        return F.linear(x, shared.matrix, shared.bias)
+        out = shared.product(x)
+        return out if shared.bias is None else out + shared.bias
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]

@@ -15,6 +15,7 @@ from antiphon.nn.packing import Packing
 from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.softmax import full_log_probs
 from antiphon.nn.state import DecoderState, Memory
+from antiphon.nn.table import look_up
 
 
 class Embedding(nn.Module):
@@ -29,7 +30,7 @@ class Embedding(nn.Module):
         """ids (...) → (..., E), scaled to unit variance so that a tied table serves input and softmax."""
         scale = self.weight.shape[1] ** 0.5
         if not self.sparse:
-            return F.embedding(ids, self.weight) * scale
+            return look_up(self.weight, ids) * scale
         rows, where = torch.unique(ids, return_inverse=True)
         return F.embedding(where, F.embedding(rows, self.weight, sparse=True)) * scale
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from antiphon.nn.kernels import column_sums, cross_entropy, product_format
+from antiphon.nn.table import add_gradient
 
 IMPOSSIBLE = -1e30
 """The logit of what must not be chosen."""
@@ -48,7 +49,7 @@ class _FullLoss(torch.autograd.Function):
         nats, smoothed = cross_entropy(logits[:count], bias.contiguous(), targets[:count], smoothing, gradient=True)
         logits[count:] = 0
         ctx.save_for_backward(logits, x, w)
-        ctx.dtype = features.dtype
+        ctx.dtype, ctx.weight = features.dtype, weight
         total = nats.sum()
         ctx.mark_non_differentiable(total)
         return smoothed.sum(), total
@@ -57,8 +58,11 @@ class _FullLoss(torch.autograd.Function):
     def backward(ctx, scale: Tensor, _):  # type: ignore[override]
         d_logits, x, w = ctx.saved_tensors
         d_x = (torch.mm(d_logits, w) * scale).to(ctx.dtype)
-        d_weight = torch.mm(d_logits.t(), x).float().mul_(scale)
+        d_weight = torch.mm(d_logits.t(), x * scale).float()
         d_bias = column_sums(d_logits).mul_(scale)
+        if ctx.weight.is_leaf:
+            add_gradient(ctx.weight, d_weight)
+            d_weight = None
         return d_x, d_weight, d_bias, None, None, None
 
 
