@@ -1,9 +1,9 @@
 """Rows looked up in a table, with a gradient that goes straight into the table's.
 
-A table is used several times in an update: for sources, for targets, and as a tied softmax. Automatic differentiation would make
-a table of zeros for each, put rows into it, and add the tables up: of 10,000 words and 500 numbers, 20 MB each time. Here
-what comes first is the gradient, and the rest is added where it belongs. (`torch.autograd.grad` with respect to
-a table does not see any of it; `backward` does.)
+A table is used several times in an update: for sources, for targets, and as a tied softmax. Automatic differentiation
+would make a table of zeros for each, put rows into it, and add the tables up: of 10,000 words and 500 numbers, 20 MB
+each time. Here what comes first is the gradient, and the rest is added where it belongs. (`torch.autograd.grad` with
+respect to a table does not see any of it; `backward` does.)
 """
 
 from __future__ import annotations
