@@ -6,7 +6,8 @@ Three kinds of data need different tokenizers; sizes, dropout and the budget fol
 - *words*: a text is a word, a date, a name, a form to inflect. Characters, or the symbols of a closed set (phones).
 - *sentences*: everything else. Subwords, shared by both sides.
 
-Sentences were measured (docs/log.md, docs/results.md); the numbers for words and conversations are still guesses.
+What was measured is in docs/log.md: sentences most, words and conversations less; widths for many words are still a
+guess.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ RATE = 10_000.0
 """Target tokens a second that two cores train on: a guess for budgets in minutes; a factor of two changes little."""
 JOINED = 2
 """Pairs joined of two for each of few words."""
+PLENTY = 30_000
+"""Pairs from which on a small model has enough to learn not to learn them by heart."""
 FILLED = 0.85
 """Share of a batch's positions that are real, about."""
 PIECES = 1.3
@@ -121,8 +124,12 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
     passes, updates = budget(pairs, positions=30.0, tokens=14.0, rows=3000, usual=_fewer(pairs, 10))
     knobs: Tree = {
         "data": {"tokenizer": "bpe", "vocabulary": 6000, "lower_source": True, "max_source": 80, "max_target": 60},
-        "model": {**_sized(384 if pairs >= 50_000 else 256), "encoder_layers": 1, "dropout": _dropout(passes, 0.2)},
-        "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates)},
+        "model": {
+            **_sized(384 if pairs >= 50_000 else 256),
+            "encoder_layers": 1,
+            "dropout": _dropout(passes, pairs, 0.2),
+        },
+        "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates), "learning_rate": 2e-3},
         "search": {"sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.9, "no_repeat_ngram": 3},
     }
     return Choice(knobs, "a conversation (answers are questions too): subwords, answers are drawn")
@@ -161,7 +168,7 @@ def _words(
         "model": {
             **_sized(width),
             "tied": "all" if one else "target",
-            "dropout": _dropout(passes, 0.4 if few else 0.3),
+            "dropout": _dropout(passes, pairs, 0.4 if few else 0.3),
         },
         "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 0.0},
@@ -174,7 +181,7 @@ def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget:
     passes, updates = budget(pairs, positions=max(lengths), tokens=lengths[1], rows=1200, usual=_fewer(pairs, 40))
     knobs: Tree = {
         "data": {"tokenizer": "bpe", "vocabulary": 4000 if pairs < 10_000 else 6000},
-        "model": {**_sized(256 if pairs < 50_000 else 384), "dropout": _dropout(passes, 0.3)},
+        "model": {**_sized(256 if pairs < 50_000 else 384), "dropout": _dropout(passes, pairs, 0.3)},
         "train": {"batch_tokens": 1200, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 1.0},
     }
@@ -215,9 +222,9 @@ def _pace(passes: float, updates: float) -> dict[str, Any]:
     }
 
 
-def _dropout(passes: float, most: float) -> float:
-    """The more often the same pairs come, the more."""
-    return round(min(max(0.07 * passes**0.45, 0.1), most), 2)
+def _dropout(passes: float, pairs: int, most: float) -> float:
+    """The more often the same pairs come, the more; the more of them there are, the less."""
+    return round(min(max(0.07 * passes**0.45 * min(1.0, PLENTY / pairs) ** 0.5, 0.05), most), 2)
 
 
 def _sized(width: int) -> dict[str, Any]:
