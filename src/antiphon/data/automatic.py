@@ -129,7 +129,7 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
             "encoder_layers": 1,
             "dropout": _dropout(passes, pairs, 0.2),
         },
-        "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates), "learning_rate": 2e-3},
+        "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates)},
         "search": {"sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.9, "no_repeat_ngram": 3},
     }
     return Choice(knobs, "a conversation (answers are questions too): subwords, answers are drawn")
@@ -156,6 +156,7 @@ def _words(
         rows=rows,
         usual=max(4, round(_fewer(pairs, 60) / texts)),
     )
+    pace = _pace(passes, updates) if few else _pace(passes, updates, rate=1.2e-3, quick=10_000)
     knobs: Tree = {
         "data": {
             "tokenizer": kinds[0],
@@ -167,10 +168,11 @@ def _words(
         },
         "model": {
             **_sized(width),
+            **({} if few else {"encoder_hidden": width}),
             "tied": "all" if one else "target",
             "dropout": _dropout(passes, pairs, 0.4 if few else 0.3),
         },
-        "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **_pace(passes, updates)},
+        "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **pace},
         "search": {"beam": 5, "length_penalty": 0.0},
     }
     return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}")
@@ -209,12 +211,13 @@ class _Budget:
         return passes, passes * an_epoch
 
 
-def _pace(passes: float, updates: float) -> dict[str, Any]:
-    """Budget, patience, warm-up and average that fit so many updates."""
+def _pace(passes: float, updates: float, *, rate: float = 3e-3, quick: float = 2600) -> dict[str, Any]:
+    """Budget, patience, rate, warm-up and average that fit so many updates: this rate for up to ``quick`` of them."""
     horizon = min(max(updates / 25, 50), 1000)
     return {
         "epochs": max(1, round(passes)),
-        "learning_rate": 3e-3,
+        # Adam's steps add up like a random walk: over many of them a high rate leaves weights that are mostly noise
+        "learning_rate": round(rate * min(1.0, quick / max(updates, 1)) ** 0.5, 5),
         "warmup": round(min(max(updates / 25, 40), 400)),
         "average": round(1 - 1 / horizon, 4),
         # a validation an epoch, or a hundred updates: the rate needs its time to fall before a run gives up
