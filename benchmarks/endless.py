@@ -144,11 +144,15 @@ def peer(data: Path, home: Path) -> dict[str, object]:
         subprocess.run(words, check=True, **quiet)
         vocabulary = time.monotonic()
         readers = [
-            subprocess.Popen([str(python), "-c", EPOCH, "onmt.yaml", str(rank), str(cores), str(count)], **quiet)
+            subprocess.Popen(
+                [str(python), "-c", EPOCH, "onmt.yaml", str(rank), str(cores), str(count)],
+                **(quiet | {"stderr": (folder / f"told-{rank}").open("w")}),
+            )
             for rank in range(cores)
         ]
         if sum(reader.wait() for reader in readers):
-            sys.exit(f"OpenNMT-py's reader failed after {vocabulary - begun:.1f} s of vocabulary")
+            told = "".join(path.read_text(encoding="utf-8") for path in folder.glob("told-*"))
+            sys.exit(f"OpenNMT-py's reader failed after {vocabulary - begun:.1f} s of vocabulary: {told[-1500:]}")
         ended = time.monotonic()
     return {
         "pairs": count,
