@@ -161,7 +161,7 @@ def test_resumed_equals_never_stopped_over_shards_anywhere(
     path = write_random(tmp_path / "pairs.tsv", 200)
 
     def knobs(name: str) -> dict[str, dict]:
-        data = {"tokenizer": "bpe", "vocabulary": 40, "subword_dropout": dropout, "dev_pairs": 10}
+        data = {"tokenizer": "bpe", "vocabulary": 40, "subword_dropout": dropout, "dev_pairs": 10, "joined": 0}
         train = {"batch_size": 8, "validate_every": 9, "dev_answers": 0}
         return small_runs.knobs(updates=45, data={**data, "ids": f"memory://{name}"}, train=train)
 

@@ -261,7 +261,7 @@ def test_every_event_has_a_line():
 def test_data_facts_count_pairs_lengths_and_padding(tmp_path: Path):
     path = tmp_path / "pairs.tsv"
     path.write_text("".join(f"{'a ' * n}{n}\t{'b ' * n}{n}\n" for n in range(1, 41)), encoding="utf-8")
-    facts = inspection.data_facts(str(path), None, {"data": {"tokenizer": "symbol", "buckets": 3}})
+    facts = inspection.data_facts(str(path), None, {"data": {"tokenizer": "symbol", "buckets": 3, "joined": 0}})
     assert facts["pairs"] == {"train": 36, "dev": 4, "test": 0}
     for side in ("source", "target"):
         assert sum(count for *_, count in facts["lengths"][side]["histogram"]) == 36

@@ -175,7 +175,8 @@ def _words(
         "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **pace},
         "search": {"beam": 5, "length_penalty": 0.0},
     }
-    return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}")
+    company = f"; {JOINED} pairs joined of two are added for each" if few else ""
+    return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{company}")
 
 
 def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget: _Budget) -> Choice:
