@@ -13,8 +13,7 @@ def with_joined(pairs: Iterable[Pair], times: int, *, seed: int, part: int) -> l
     """The pairs, and ``times`` as many that are each made of two random ones, with a space between them on both sides.
 
     What was said of a text must then be said of it behind or before another: a decoder that skips, repeats or counts
-    positions is found out (Kondo et al. 2021; Nguyen et al. 2021). With 800 words to learn a pronunciation from, a
-    quarter fewer errors (docs/log.md).
+    positions is found out (Kondo et al. 2021; Nguyen et al. 2021). What it gives with 800 words is in docs/log.md.
 
     Args:
         pairs: of one part of the data.
