@@ -4,7 +4,7 @@
     python -m benchmarks.endless make data/multi30k endless/large --pairs 20000000
     python -m benchmarks.endless measure endless/small
     python -m benchmarks.endless measure endless/large
-    python -m benchmarks.endless peer endless/small --home runs/peers
+    python -m benchmarks.endless peer endless/small --home runs/peers [--subwords]
 
 `make` writes pairs made from real ones: a real pair, or in half of the cases two of them joined, so that nearly all are
 different and the words are real. `measure` runs `antiphon train` for some updates in a process of its own and watches
@@ -12,7 +12,7 @@ it: seconds from its start to the first update, of the clock and of the processo
 with its helpers. `peer` does with
 OpenNMT-py (benchmarks/peers) what stands there before and during its first epoch: `onmt_build_vocab` over all pairs,
 then its own reader, which applies the transforms and looks words up, through one epoch, by as many processes as there
-are cores. It cuts at spaces; Antiphon learns and applies subwords beside.
+are cores. It cuts at spaces, or with --subwords learns and applies them as Antiphon does.
 """
 
 from __future__ import annotations
@@ -60,6 +60,21 @@ for bucket, _ in reader._bucketing():
     if seen >= pairs // size:
         break
 """
+
+LEARN = """
+import pyonmttok
+learner = pyonmttok.BPELearner(tokenizer=pyonmttok.Tokenizer("space"), symbols=8000)
+learner.ingest_file("s")
+learner.ingest_file("t")
+learner.learn("codes")
+"""
+SUBWORDS = {
+    "transforms": "[onmt_tokenize]",
+    **{f"{side}_subword_type": "bpe" for side in ("src", "tgt")},
+    **{f"{side}_subword_model": "codes" for side in ("src", "tgt")},
+    **{f"{side}_onmttok_kwargs": "\"{'mode': 'space', 'joiner_annotate': True}\"" for side in ("src", "tgt")},
+}
+"""Its own tokenizer, with as many merges as Antiphon's preset `translate` learns."""
 
 
 def made(real: list[antiphon.Pair], count: int, seed: int) -> Iterator[antiphon.Pair]:
@@ -115,16 +130,15 @@ def measure(data: Path, updates: int, flags: list[str]) -> dict[str, object]:
     }
 
 
-def peer(data: Path, home: Path) -> dict[str, object]:
+def peer(data: Path, home: Path, subwords: bool) -> dict[str, object]:
     """Seconds of OpenNMT-py's vocabulary and first epoch of transforms, without training."""
     python, cores = OPENNMT.python(home), len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(dir=data) as scratch:
         folder, count = Path(scratch), 0
         with (data / "train.tsv").open() as lines, (folder / "s").open("w") as s, (folder / "t").open("w") as t:
             for count, line in enumerate(lines, start=1):  # noqa: B007
-                source, _, target = line.rstrip("\n").partition("\t")
-                s.write(source + "\n")
-                t.write(target + "\n")
+                for text, file in zip(line.split("\t"), (s, t), strict=True):
+                    file.write(" ".join(text.split()) + "\n")  # it cannot read a vocabulary with other white space
         config = {
             "save_data": "onmt",
             "src_vocab": "onmt.vocab",
@@ -132,32 +146,34 @@ def peer(data: Path, home: Path) -> dict[str, object]:
             "overwrite": "true",
             "data": "{train: {path_src: s, path_tgt: t}}",
             "save_model": "onmt-model",
-            "bucket_size": 262144,
+            "bucket_size": min(262144, count // cores),  # a larger one would be filled with further epochs
             "num_workers": 0,
             "num_threads": cores,
+            **(SUBWORDS if subwords else {}),
         }
         (folder / "onmt.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))
         alone = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-        quiet = {"cwd": folder, "env": alone, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         begun, before = time.monotonic(), _reaped()
-        words = [str(python), "-m", "onmt.bin.build_vocab", "-config", "onmt.yaml", "-n_sample", "-1"]
-        subprocess.run(words, check=True, **quiet)
-        vocabulary = time.monotonic()
-        readers = [
-            subprocess.Popen(
-                [str(python), "-c", EPOCH, "onmt.yaml", str(rank), str(cores), str(count)],
-                **(quiet | {"stderr": (folder / f"told-{rank}").open("w")}),
-            )
-            for rank in range(cores)
-        ]
-        if sum(reader.wait() for reader in readers):
-            told = "".join(path.read_text(encoding="utf-8") for path in folder.glob("told-*"))
-            sys.exit(f"OpenNMT-py's reader failed after {vocabulary - begun:.1f} s of vocabulary: {told[-1500:]}")
-        ended = time.monotonic()
+        with (folder / "told").open("w") as told:
+            quiet = {"cwd": folder, "env": alone, "stdout": subprocess.DEVNULL, "stderr": told}
+
+            def begin(*arguments: str) -> subprocess.Popen[bytes]:
+                return subprocess.Popen([str(python), *arguments], **quiet)
+
+            def end(*processes: subprocess.Popen[bytes]) -> float:
+                if sum(process.wait() for process in processes):
+                    sys.exit("OpenNMT-py failed: " + (folder / "told").read_text(encoding="utf-8")[-1500:])
+                return time.monotonic()
+
+            learnt = end(begin("-c", LEARN)) if subwords else begun
+            words = end(begin("-m", "onmt.bin.build_vocab", "-config", "onmt.yaml", "-n_sample", "-1"))
+            shares = [begin("-c", EPOCH, "onmt.yaml", str(rank), str(cores), str(count)) for rank in range(cores)]
+            ended = end(*shares)
     return {
         "pairs": count,
-        "OpenNMT-py_vocabulary_seconds": round(vocabulary - begun, 1),
-        "OpenNMT-py_transforms_seconds": round(ended - vocabulary, 1),
+        "OpenNMT-py_subwords_seconds": round(learnt - begun, 1),
+        "OpenNMT-py_vocabulary_seconds": round(words - learnt, 1),
+        "OpenNMT-py_transforms_seconds": round(ended - words, 1),
         "OpenNMT-py_seconds": round(ended - begun, 1),
         "OpenNMT-py_cpu_seconds": round(_reaped() - before, 1),
     }
@@ -204,11 +220,15 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--updates", type=int, default=200)
     parser.add_argument("--home", type=Path, default=Path("runs/peers"), help="where OpenNMT-py is made and kept")
+    parser.add_argument("--subwords", action="store_true", help="OpenNMT-py learns and applies subwords too")
     asked, flags = parser.parse_known_args()
     if asked.what == "make":
         make(asked.data, asked.out, asked.pairs, asked.seed)
         return
-    row = measure(asked.data, asked.updates, flags) if asked.what == "measure" else peer(asked.data, asked.home)
+    if asked.what == "measure":
+        row = measure(asked.data, asked.updates, flags)
+    else:
+        row = peer(asked.data, asked.home, asked.subwords)
     for key, value in row.items():
         print(f"{key:<32}{value:>14,}")
     print(json.dumps({**machine.describe(), "usable_cores": len(os.sched_getaffinity(0)), **row}))
