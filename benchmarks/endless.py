@@ -157,10 +157,10 @@ def peer(data: Path, home: Path, subwords: bool) -> dict[str, object]:
         with (folder / "told").open("w") as told:
             quiet = {"cwd": folder, "env": alone, "stdout": subprocess.DEVNULL, "stderr": told}
 
-            def begin(*arguments: str) -> subprocess.Popen[bytes]:
-                return subprocess.Popen([str(python), *arguments], **quiet)
+            def begin(*arguments: str) -> subprocess.Popen[str]:
+                return subprocess.Popen([str(python), *arguments], text=True, **quiet)
 
-            def end(*processes: subprocess.Popen[bytes]) -> float:
+            def end(*processes: subprocess.Popen[str]) -> float:
                 if sum(process.wait() for process in processes):
                     sys.exit("OpenNMT-py failed: " + (folder / "told").read_text(encoding="utf-8")[-1500:])
                 return time.monotonic()

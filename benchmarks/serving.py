@@ -136,6 +136,8 @@ async def _client(load: Load, number: int, counts: float, ends: float, tally: Ta
         text = load.texts[place % len(load.texts)]
         place += 1
         tree = {"model": "", "stream": streams, "messages": [{"role": "user", "content": text}], **load.extra}
+        if streams:
+            tree["stream_options"] = {"include_usage": True}
         body = json.dumps(tree).encode()
         head = HEAD.format(len(body))
         begun = time.monotonic()
@@ -152,7 +154,7 @@ async def _client(load: Load, number: int, counts: float, ends: float, tally: Ta
                 return  # the server is gone
             await asyncio.sleep(0.05)
             continue
-        now = time.monotonic()
+        now, tokens = time.monotonic(), 0
         if status == 200:
             turn, tokens = _told(answer, streams)
             if turn:
@@ -193,9 +195,9 @@ def _told(answer: bytes, streams: bool) -> tuple[str | None, int]:
         return tree["antiphon"]["turn"], tree["usage"]["completion_tokens"]
     if not answer.endswith(b"data: [DONE]\n\n"):
         raise ValueError("a stream that broke off")
-    pieces = answer.count(b'"delta":{"content":')
-    last = next(event for event in answer.split(b"\n\n") if b'"antiphon"' in event)
-    return json.loads(last.removeprefix(b"data: "))["antiphon"]["turn"], pieces + 1
+    *_, last, usage, _, _ = answer.split(b"\n\n")
+    turn, told = (json.loads(event.removeprefix(b"data: ")) for event in (last, usage))
+    return turn["antiphon"]["turn"], told["usage"]["completion_tokens"]
 
 
 def memory(pid: int) -> float:

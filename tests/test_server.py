@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import socket
@@ -15,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import antiphon
+from antiphon.config import SearchConfig
 from antiphon.conversations import Conversations
-from antiphon.faces.batching import Sizes
+from antiphon.faces.batching import Answer, Gone, Sizes
 from antiphon.faces.guard import POLICY, Limits
 from served import DATE, HEAD, Running, running, slow
 
@@ -47,11 +49,38 @@ def test_a_stream_is_the_answer_in_pieces(server):
     events = server.events(DATE, stream_options={"include_usage": True})
     pieces = [event["choices"][0]["delta"].get("content", "") for event in events[:-1]]
     assert "".join(pieces) == "1979-05-03"
-    assert len([piece for piece in pieces if piece]) > 5
     assert events[-2]["choices"][0]["finish_reason"] == "stop"
     assert events[-1]["usage"]["completion_tokens"] == 11
     [beamed] = [p for e in server.events(DATE, beam=4) if (p := e["choices"][0]["delta"].get("content"))]
     assert beamed == "1979-05-03"
+
+
+def test_pieces_come_as_they_are_made_and_joined_for_who_is_behind():
+    async def main() -> None:
+        answer = Answer("", SearchConfig(), live=True, loop=asyncio.get_running_loop())
+        found: list[str] = []
+
+        async def taking() -> None:
+            async for piece in answer:
+                found.append(piece)
+
+        task = asyncio.ensure_future(taking())
+        for piece in ("a", "b"):
+            await asyncio.sleep(0)
+            answer.give(piece)
+            await asyncio.sleep(0.01)
+        for piece in ("c", "d", None):
+            answer.give(piece)
+        await task
+        assert found == ["a", "b", "cd"]
+        late = Answer("", SearchConfig(), live=True, loop=asyncio.get_running_loop())
+        late.give("e")
+        late.give(Gone())
+        assert await anext(late) == "e"
+        with pytest.raises(Gone):
+            await anext(late)
+
+    asyncio.run(main())
 
 
 def test_several_draws_are_those_of_their_seeds(server, dates):

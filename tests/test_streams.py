@@ -80,6 +80,16 @@ def test_a_late_row_repeats_nothing_either():
     assert all(taken.values())
 
 
+def test_where_others_always_join_only_what_is_going_is_remembered():
+    engine = FakeEngine()
+    walk = Walk(engine, likeliest, SearchConfig(no_repeat_ngram=2, unknown=True), wanted=1)
+    for step in range(300):
+        src = np.array([[4 + step % 3, 2]])
+        walk.join(*engine.encode(src, np.array([2])), np.array([step]), np.array([1 + step % 7]))
+        walk.step()
+        assert walk.remembered <= 14
+
+
 @pytest.mark.parametrize("attention", ["none", "additive", "dot", "general", "multihead"])
 @pytest.mark.parametrize("feed", [False, True])
 def test_pytorch_rows_join_as_if_read_together(attention, feed):

@@ -29,6 +29,8 @@ except ModuleNotFoundError:
 
 GROUP = 256
 """Most turns written in one transaction."""
+GATHER = 0.01
+"""Seconds in which a group may grow if the last had several turns: most of a transaction's cost is its own."""
 PURGE_SECONDS = 600.0
 """Time between two looks for what is older than the retention."""
 
@@ -265,12 +267,16 @@ class Keeper:
         self._thread.join()
 
     def _work(self) -> None:
+        group: list[tuple[Turn, Callable[[Exception | None], None]] | None] = []
         while True:
             self._purge()
+            company = len(group) > 1
             try:
                 group = [self._waiting.get(timeout=PURGE_SECONDS)]
             except queue.Empty:
                 continue
+            if company and group != [None]:
+                time.sleep(GATHER)
             while len(group) < GROUP and not self._waiting.empty():
                 group.append(self._waiting.get())
             kept = [entry for entry in group if entry is not None]

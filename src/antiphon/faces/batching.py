@@ -63,7 +63,6 @@ class Answer:
     live: bool
     """Whether pieces are wanted as they come; else there is one, the whole."""
     loop: asyncio.AbstractEventLoop
-    queue: asyncio.Queue[str | Exception | None] = field(default_factory=asyncio.Queue)
     arrived: float = field(default_factory=time.monotonic)
     cancelled: bool = False
     source_tokens: int = 0
@@ -73,16 +72,33 @@ class Answer:
     finished: bool = False
     """Whether it ended by itself."""
 
+    _pieces: list[str] = field(default_factory=list)
+    """Not yet taken."""
+    _end: Exception | None = None
+    _woken: asyncio.Future[None] | None = None
+
     def __aiter__(self) -> Answer:
         return self
 
     async def __anext__(self) -> str:
-        piece = await self.queue.get()
-        if piece is None:
-            raise StopAsyncIteration
-        if isinstance(piece, Exception):
-            raise piece
+        """What has come since the last time: one piece, or several joined for who is behind."""
+        while not self._pieces:
+            if self._end is not None:
+                raise self._end
+            self._woken = self.loop.create_future()
+            await self._woken
+        piece = "".join(self._pieces)
+        self._pieces.clear()
         return piece
+
+    def give(self, piece: str | Exception | None) -> None:
+        """A piece, why there will be none, or None: that was all. In the event loop's thread."""
+        if isinstance(piece, str):
+            self._pieces.append(piece)
+        else:
+            self._end = piece or StopAsyncIteration()
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(None)
 
     def cancel(self) -> None:
         """Nobody waits for it any more: its row is free after the next step."""
@@ -401,7 +417,7 @@ def _tell(told: list[tuple[Answer, str | Exception | None]]) -> None:
 
     def deliver() -> None:
         for answer, piece in told:
-            answer.queue.put_nowait(piece)
+            answer.give(piece)
 
     in_loop(told[0][0].loop, deliver)
 

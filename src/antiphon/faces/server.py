@@ -383,9 +383,9 @@ class _Asked:
 
 
 class _Events(Response):
-    """Server-sent events, each sent at once; what is decoded for them is given up when the client goes."""
+    """Server-sent events, sent as they come; what is decoded for them is given up when the client goes."""
 
-    def __init__(self, events: AsyncIterator[str], asked: _Asked) -> None:
+    def __init__(self, events: AsyncIterator[bytes], asked: _Asked) -> None:
         super().__init__(media_type="text/event-stream", headers={"cache-control": "no-store"})
         del self.headers["content-length"]
         self._events, self._asked = events, asked
@@ -396,7 +396,7 @@ class _Events(Response):
         try:
             async with self._asked.watching():
                 async for event in self._events:
-                    await send({"type": "http.response.body", "body": _data(event), "more_body": True})
+                    await send({"type": "http.response.body", "body": event, "more_body": True})
         except (Refusal, AntiphonError, Busy, Gone) as error:
             fault = error if isinstance(error, Refusal) else Refusal(400, _message(error))
             await send({"type": "http.response.body", "body": _data(fault.body().decode()), "more_body": True})
@@ -415,16 +415,15 @@ async def _events(
     answers: list[Answer] | None = None,
     found: list[_Choice] | None = None,
     read: int = 0,
-) -> AsyncIterator[str]:
-    """A chat completion in pieces: OpenAI's chunks, the last of which is sent when the turn is kept."""
+) -> AsyncIterator[bytes]:
+    """A chat completion in pieces: OpenAI's chunks, the last of which are sent when the turn is kept."""
     head = {"id": f"chatcmpl-{new_id()}", "object": "chat.completion.chunk", "created": int(time.time()), "model": name}
     texts = [""] * (len(answers) if answers is not None else len(found or ()))
 
-    def chunk(index: int, delta: dict[str, str], reason: str | None = None, **more: Any) -> str:
-        return _text({**head, "choices": [{"index": index, "delta": delta, "finish_reason": reason}], **more})
+    def chunk(index: int, delta: dict[str, str], reason: str | None = None, **more: Any) -> bytes:
+        return _data(_text({**head, "choices": [{"index": index, "delta": delta, "finish_reason": reason}], **more}))
 
-    for index in range(len(texts)):
-        yield chunk(index, {"role": "assistant", "content": ""})
+    yield b"".join(chunk(index, {"role": "assistant", "content": ""}) for index in range(len(texts)))
     if answers is not None:
         async for index, piece in _merged(answers):
             texts[index] += piece
@@ -436,12 +435,10 @@ async def _events(
             yield chunk(index, {"content": choice.text})
     found = found or []
     kept = await turn.keep(found[0].text)
-    for index, choice in enumerate(found):
-        more = {"antiphon": kept} if index == 0 else {}
-        yield chunk(index, {}, _reason(choice), **more)
+    last = [chunk(i, {}, _reason(choice), **({"antiphon": kept} if i == 0 else {})) for i, choice in enumerate(found)]
     if form.stream_options is not None and form.stream_options.include_usage:
-        yield _text({**head, "choices": [], "usage": _usage(read, found)})
-    yield "[DONE]"
+        last.append(_data(_text({**head, "choices": [], "usage": _usage(read, found)})))
+    yield b"".join([*last, _data("[DONE]")])
 
 
 async def _merged(answers: list[Answer]) -> AsyncIterator[tuple[int, str]]:

@@ -53,17 +53,24 @@ class Walk:
         self._slack = slack
         self._memory: Any = None
         self._state: Any = None
-        # Of each row (n,) of the engine: who it is, whether it is still going, its last token, how many it may take.
+        # Of each row (n,) of the engine: who it is, whether it is still going, its last token, how many more it may
+        # take, and how many it has.
         self._rows = np.empty(0, dtype=np.int64)
         self._going = np.empty(0, dtype=bool)
         self._y = np.empty(0, dtype=np.int64)
         self._left = np.empty(0, dtype=np.int64)
+        self._taken = np.empty(0, dtype=np.int64)
         self._prefixes = np.empty((0, 0), dtype=np.int64)  # (n, t), kept only for the rule that reads them
 
     @property
     def rows(self) -> np.ndarray:
         """The numbers of those still going."""
         return self._rows[self._going]
+
+    @property
+    def remembered(self) -> int:
+        """Tokens of a row that are held for the rule against repeats: as many as the oldest going has, about."""
+        return self._prefixes.shape[1]
 
     def join(self, memory: Any, state: Any, rows: np.ndarray, max_steps: np.ndarray) -> None:
         """Let rows (m,) in, with an engine's memory and first state, for at most max_steps (m,) >= 1 tokens each."""
@@ -77,6 +84,7 @@ class Walk:
         self._going = np.concatenate([self._going, np.ones(len(rows), dtype=bool)])
         self._y = np.concatenate([self._y, np.full(len(rows), BOS, dtype=np.int64)])
         self._left = np.concatenate([self._left, max_steps])
+        self._taken = np.concatenate([self._taken, np.zeros(len(rows), dtype=np.int64)])
 
     def step(self) -> Taken:
         """One token for every row, of which there must be one at least."""
@@ -88,6 +96,7 @@ class Walk:
         self._state = out.state
         self._y[going] = tokens
         self._left[going] -= 1
+        self._taken += 1
         ended = (tokens == EOS) | (self._left[going] <= 0)
         if self._config.no_repeat_ngram:
             self._prefixes = np.concatenate([self._prefixes, self._y[:, None]], axis=1)
@@ -115,7 +124,10 @@ class Walk:
         else:
             self._memory = self._state = None
         self._rows, self._y, self._left = self._rows[places], self._y[places], self._left[places]
-        self._prefixes, self._going = self._prefixes[places], going[places]
+        self._taken, self._going = self._taken[places], going[places]
+        # Where others always join, some row is always going: what was before the oldest of them must not be kept.
+        longest = min(int(self._taken.max(initial=0)), self._prefixes.shape[1])
+        self._prefixes = self._prefixes[places, self._prefixes.shape[1] - longest :]
 
 
 def walk(
