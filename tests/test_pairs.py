@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from antiphon.data.pairs import (
     adjacent_pairs,
     join_context,
     read_pairs,
+    spread,
     write_pairs,
 )
 from antiphon.errors import DataError, SaveError
@@ -227,3 +229,12 @@ def test_joined_pairs_are_two_of_the_data_side_by_side(texts, times):
         sources, targets = pair.source.split(" "), pair.target.split(" ")
         assert all(Pair(*both) in pairs for both in zip(sources, targets, strict=True))
         assert len(sources) == 2
+
+
+@given(st.integers(0, 40), st.integers(0, 50))
+def test_a_spread_sample_is_even_and_in_order(length: int, count: int) -> None:
+    pairs = [Pair(str(number), "t") for number in range(length)]
+    numbers = [int(pair.source) for pair in spread(pairs, count)]
+    assert len(numbers) == min(length, count)
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    assert not steps or (min(steps) >= 1 and max(steps) - min(steps) <= 1)

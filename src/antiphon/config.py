@@ -74,7 +74,7 @@ class DataConfig(_Group):
     too_long: Literal["truncate", "drop"] = "truncate"
     """Pairs beyond the largest bucket: cut to fit, or left out; both are counted and reported."""
     dev_pairs: Count = 1000
-    """Pairs held out for validation when DATA brings none (never more than a tenth of it)."""
+    """Pairs to validate on, at most. Held out when DATA brings none (never more than a tenth of it)."""
     ids: str | None = None
     """Where the token ids are kept: a folder, or an address of fsspec's such as s3://bucket/ids; None: in the run
     folder."""

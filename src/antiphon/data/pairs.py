@@ -233,6 +233,12 @@ def adjacent_pairs(turns: Sequence[str], context: int = 0) -> list[Pair]:
 _LINE_BREAKING = {ord(mark): " " for mark in "\t\n\r"}
 
 
+def spread(pairs: list[Pair], count: int) -> list[Pair]:
+    """So many pairs, or all if there are fewer, in their order and evenly from everywhere."""
+    count = min(count, len(pairs))
+    return [pairs[place * len(pairs) // count] for place in range(count)]
+
+
 def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[Pair]:
     for number, line in enumerate(lines, start=first):
         columns = line.split("\t")

@@ -7,7 +7,6 @@ vocabulary, once to write the ids.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from antiphon.data.batches import Batch, BatchStream, Order
 from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.corpus import Corpus, Pairs
 from antiphon.data.joins import with_joined
-from antiphon.data.pairs import Pair, Span
+from antiphon.data.pairs import Pair, Span, spread
 from antiphon.data.store import Encoded, Shard, Shards, as_shard, encode, is_there, shards_for
 from antiphon.data.tokenizer import MOST_COUNTED, UNK, Tokenizer, census, forget_rare
 from antiphon.data.workers import over
@@ -118,7 +117,7 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     plan = _plan(config.data, train)
     data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
     config = config.model_copy(update={"data": data})
-    return Prepared(config, *tokenizers, plan, train, dev, first_dev_pairs(corpus, config))
+    return Prepared(config, *tokenizers, plan, train, dev, dev_pairs(corpus, config))
 
 
 def _write_ids(
@@ -134,13 +133,14 @@ def _write_ids(
     joined = config.data.joined
     shards = shards_for((1 + joined) * len(corpus.train), (1 + 2 * joined) * corpus.train.bytes)
     train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
-    dev = Shards.write(address, "dev", [encode(first_dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
+    dev = Shards.write(address, "dev", [encode(dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
     return train, dev
 
 
-def first_dev_pairs(corpus: Corpus, config: Config) -> list[Pair]:
-    """What a run is validated on."""
-    return list(itertools.islice(corpus.dev, config.data.dev_pairs))
+def dev_pairs(corpus: Corpus, config: Config) -> list[Pair]:
+    """What a run is validated on: of a sorted part not its beginning only."""
+    count = config.data.dev_pairs
+    return spread(corpus.dev if isinstance(corpus.dev, list) else corpus.dev.sample(count), count)
 
 
 def reopen(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str], None]) -> Prepared:
@@ -167,13 +167,13 @@ def reopen(corpus: Corpus, config: Config, folder: Path, *, warn: Callable[[str]
                 cure="install the version it was begun with, or start anew with another --out",
             )
         warn(f"{damaged[0]} was damaged; the token ids were made again from the data")
-    return _opened(config, folder, first_dev_pairs(corpus, config))
+    return _opened(config, folder, dev_pairs(corpus, config))
 
 
-def _opened(config: Config, folder: Path, dev_pairs: list[Pair]) -> Prepared:
+def _opened(config: Config, folder: Path, dev: list[Pair]) -> Prepared:
     address = files.ids_of(config, folder)
-    train, dev = (Shards.open(address, name) for name in ("train", "dev"))
-    return Prepared(config, *files.read_tokenizers(folder), _plan(config.data, train), train, dev, dev_pairs)
+    train, ids = (Shards.open(address, name) for name in ("train", "dev"))
+    return Prepared(config, *files.read_tokenizers(folder), _plan(config.data, train), train, ids, dev)
 
 
 def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:

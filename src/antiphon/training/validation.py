@@ -12,6 +12,7 @@ import torch
 
 from antiphon import metrics
 from antiphon.config import Config
+from antiphon.data.pairs import spread
 from antiphon.data.tokenizer import PAD
 from antiphon.model import Model
 from antiphon.nn.engine import TorchEngine
@@ -82,7 +83,7 @@ def validate(
     losses = dev_losses(model, prepared, precision=precision, interrupted=interrupted)
     loss = mean_loss(losses)
     metric = config.train.dev_metric
-    pairs = prepared.dev_pairs[: config.train.dev_answers]
+    pairs = spread(prepared.dev_pairs, config.train.dev_answers)
     answers: list[str] = []
     if pairs:
         face = Model(
