@@ -409,6 +409,49 @@ def test_full_loss_without_smoothing_is_the_log_likelihood():
     torch.testing.assert_close(smoothed, reference)
 
 
+def test_consistency_is_the_divergence_of_twins_and_its_gradient():
+    torch.manual_seed(0)
+    leaves = [torch.randn(*shape, requires_grad=True) for shape in ((7, 4), (11, 4), (11,))]
+    features, weight, bias = leaves
+    targets = torch.randint(0, 11, (7,))
+    loss, _ = full_loss(features, targets, 6, weight, bias, 0.1, 3.0)  # three twins, and a place that does not count
+    loss.backward()
+    logits = (features @ weight.t() + bias)[:6]
+    plain = torch.nn.functional.cross_entropy(logits, targets[:6], label_smoothing=0.1, reduction="sum")
+    one, two = torch.log_softmax(logits, 1).view(3, 2, 11).unbind(1)
+    apart = sum(torch.nn.functional.kl_div(p, q, log_target=True, reduction="sum") for p, q in ((one, two), (two, one)))
+    expected = plain + 3.0 * apart / 2
+    torch.testing.assert_close(loss, expected)
+    for leaf, gradient in zip(leaves, torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(leaf.grad, gradient)
+
+
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=7))
+def test_twins_stay_side_by_side_when_packed(lengths):
+    doubled = torch.tensor(lengths).repeat_interleave(2)
+    packing = Packing(doubled, 6)
+    places = packing.order[: packing.real].view(-1, 2)
+    rows, steps = places // 6, places % 6
+    assert (rows[:, 0] // 2 == rows[:, 1] // 2).all()
+    assert (steps[:, 0] == steps[:, 1]).all()
+
+
+@pytest.mark.parametrize("attention", ["none", "additive", "multihead"])
+def test_without_dropout_twins_agree_and_the_loss_is_that_of_one(attention):
+    sizes = {"hidden": 8, "embedding": 8, "heads": 2, "tied": "target", "attention": attention, "dropout": 0.0}
+    torch.manual_seed(0)
+    model = Seq2Seq(ModelConfig.model_validate(sizes), source_vocabulary=9, target_vocabulary=9)
+    batch = make_batch([[4, 5], [4], [8, 8]], [[6], [5, 7, 8], []], (4, 4))
+    found = {}
+    for times in (0.0, 5.0):
+        model.zero_grad()
+        config = Config.model_validate({"model": sizes, "train": {"consistency": times}})
+        loss, nats, tokens = batch_loss(model, batch, config, precision="f32", sampler=None, update=0)
+        loss.backward()
+        found[times] = [loss.detach(), torch.tensor(nats), torch.tensor(tokens), *(p.grad for p in model.parameters())]
+    torch.testing.assert_close(found[0.0], found[5.0])
+
+
 def test_sampling_every_word_is_the_full_softmax_with_corrected_logits():
     torch.manual_seed(0)
     vocabulary = 9

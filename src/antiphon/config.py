@@ -169,6 +169,9 @@ class TrainConfig(_Group):
     """Largest norm of the whole gradient."""
     label_smoothing: Share = 0.1
     """Probability given evenly to all words (full softmax only)."""
+    consistency: Annotated[float, Field(ge=0)] = 0.0
+    """R-Drop (Wu et al. 2021): every pair is learnt from twice at once, with two dropout masks, and this weight draws
+    the two answers together; 0: once (full softmax only). An update costs about twice as much."""
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Sampled words an update (sampled softmax)."""
     average: Share = 0.998
@@ -247,6 +250,8 @@ class Config(_Group):
         shared = data.share_vocabulary and data.target_tokenizer in (None, data.tokenizer)
         if model.tied == "all" and not shared:
             raise ValueError('model.tied = "all" needs data.share_vocabulary and one kind of tokenizer')
+        if self.train.consistency and model.softmax == "sampled":
+            raise ValueError('train.consistency needs model.softmax = "full"')
         return self
 
 

@@ -20,7 +20,13 @@ LOGITS = 1 << 22
 
 
 def full_loss(
-    features: Tensor, targets: Tensor, count: int, weight: Tensor, bias: Tensor, smoothing: float
+    features: Tensor,
+    targets: Tensor,
+    count: int,
+    weight: Tensor,
+    bias: Tensor,
+    smoothing: float,
+    consistency: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the vocabulary.
 
@@ -29,11 +35,14 @@ def full_loss(
         count: how many of the P, from the first on, count.
         weight, bias: (V, E), (V,).
         smoothing: label smoothing (Szegedy et al. 2016), 0..1.
+        consistency: if not 0, positions 2j and 2j + 1 are one position seen with two dropout masks, and this weight
+            times half of the two Kullback-Leibler divergences between their distributions is added (R-Drop, Wu et
+            al. 2021, equations 2 to 4, its alpha).
 
     Returns:
         The loss to descend and the plain negative log-likelihood, both sums in nats.
     """
-    return _FullLoss.apply(features, weight, bias, targets, count, smoothing)
+    return _FullLoss.apply(features, weight, bias, targets, count, smoothing, consistency)
 
 
 class _FullLoss(torch.autograd.Function):
@@ -41,18 +50,28 @@ class _FullLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, count: int, smoothing: float
+        ctx,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        count: int,
+        smoothing: float,
+        consistency: float,
     ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         number = product_format()
         x, w = features.to(number), weight.to(number)
         logits = torch.mm(x, w.t())
+        apart, together = _disagreement(logits[:count], bias) if consistency else (0.0, None)
         nats, smoothed = cross_entropy(logits[:count], bias.contiguous(), targets[:count], smoothing, gradient=True)
+        if together is not None:
+            logits[:count] += together.mul_(consistency / 2)
         logits[count:] = 0
         ctx.save_for_backward(logits, x, w)
         ctx.dtype, ctx.weight = features.dtype, weight
         total = nats.sum()
         ctx.mark_non_differentiable(total)
-        return smoothed.sum(), total
+        return smoothed.sum() + consistency / 2 * apart, total
 
     @staticmethod
     def backward(ctx, scale: Tensor, _):  # type: ignore[override]
@@ -63,7 +82,18 @@ class _FullLoss(torch.autograd.Function):
         if ctx.weight.is_leaf:
             add_gradient(ctx.weight, d_weight)
             d_weight = None
-        return d_x, d_weight, d_bias, None, None, None
+        return d_x, d_weight, d_bias, None, None, None, None
+
+
+def _disagreement(logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """KL(p || q) + KL(q || p) of rows 2j and 2j + 1 of logits (P, V), summed; its gradient (P, V) by the logits."""
+    log_probs = torch.log_softmax(logits.float() + bias, dim=1).unflatten(0, (-1, 2))
+    probs = log_probs.exp()
+    ratio = log_probs - log_probs.flip(1)
+    gap = probs - probs.flip(1)
+    total = (gap[:, 0] * ratio[:, 0]).sum()
+    gradient = gap + probs * (ratio - (probs * ratio).sum(dim=2, keepdim=True))
+    return total, gradient.flatten(0, 1)
 
 
 def full_log_probs(features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -37,21 +37,33 @@ def batch_loss(
 ) -> tuple[torch.Tensor, float, int]:
     """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
 
-    Of a batch that several processes share, a part's loss is its share of the mean over all tokens of the whole.
+    With ``train.consistency`` every pair is there twice, and both loss and sum are means of the two. Of a batch that
+    several processes share, a part's loss is its share of the mean over all tokens of the whole.
     """
+    times = 2 if config.train.consistency else 1
     src, src_len, tgt_in, tgt_out = (
-        torch.from_numpy(array) for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
+        torch.from_numpy(array.repeat(times, axis=0) if times > 1 else array)
+        for array in (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out)
     )
     with products_in(precision):
         features, packing = model.features(src, src_len, tgt_in)
         targets, count = tgt_out.flatten().index_select(0, packing.order), packing.real
         weight, bias = model.softmax_weight, model.softmax_bias
         if sampler is None:
-            loss, nats = full_loss(features, targets, count, weight, bias.squeeze(1), config.train.label_smoothing)
+            # Rows of one length stay side by side when they are packed, so twins do at every step.
+            loss, nats = full_loss(
+                features,
+                targets,
+                count,
+                weight,
+                bias.squeeze(1),
+                config.train.label_smoothing,
+                config.train.consistency,
+            )
         else:
             ids, tries = sampler.draw(config.train.samples, update)
             expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
             drawn = torch.from_numpy(ids), torch.from_numpy(expected)
             loss = sampled_loss(features, targets, count, weight, bias, *drawn)
             nats = loss.detach()
-    return loss / max(batch.tokens, 1), float(nats), batch.tokens
+    return loss / max(times * batch.tokens, 1), float(nats) / times, batch.tokens
