@@ -136,8 +136,7 @@ def spelling_nats(unknown: int, characters: int, alphabet: int) -> float:
 
 def distinct(answers: Sequence[str], n: int) -> float:
     """Share 0..1: different n-grams of `words` over all n-grams, of all answers together (Li et al. 2016)."""
-    ngrams = [ngram for answer in answers for ngram in _ngrams(words(answer), n)]
-    return len(set(ngrams)) / max(1, len(ngrams))
+    return _variety([words(answer) for answer in answers], n)
 
 
 def distinct_beside(answers: Sequence[str], human: Sequence[str], n: int) -> float:
@@ -145,17 +144,22 @@ def distinct_beside(answers: Sequence[str], human: Sequence[str], n: int) -> flo
 
     The more is said, the more of it has been said before: so the longer of the two is cut.
     """
-    most = min(sum(len(words(text)) for text in texts) for texts in (answers, human))
-    ours, theirs = (distinct(_first(texts, most), n) for texts in (answers, human))
+    said, meant = ([words(text) for text in texts] for texts in (answers, human))
+    most = min(sum(map(len, said)), sum(map(len, meant)))
+    ours, theirs = (_variety(_first(texts, most), n) for texts in (said, meant))
     return ours / theirs if theirs else 0.0
 
 
-def _first(texts: Sequence[str], most: int) -> list[str]:
+def _variety(texts: Sequence[Sequence[str]], n: int) -> float:
+    ngrams = [ngram for text in texts for ngram in _ngrams(text, n)]
+    return len(set(ngrams)) / max(1, len(ngrams))
+
+
+def _first(texts: Sequence[Sequence[str]], most: int) -> list[Sequence[str]]:
     found = []
     for text in texts:
-        tokens = words(text)[:most]
-        most -= len(tokens)
-        found.append(" ".join(tokens))
+        found.append(text[:most])
+        most -= len(found[-1])
     return found
 
 
@@ -171,7 +175,7 @@ def repeats(answers: Sequence[str], n: int = 4) -> float:
     return sum(len(set(own)) < len(own) for own in ngrams) / max(1, len(answers))
 
 
-def _ngrams(tokens: list[str], n: int) -> list[tuple[str, ...]]:
+def _ngrams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
