@@ -14,7 +14,7 @@ from antiphon.search import Lottery, Walk, likeliest
 if TYPE_CHECKING:
     from antiphon.model import Model
 
-READ = 16
+READ = 32
 """Texts read together: enough to use the machine, few enough to be of like length."""
 
 SLACK = 0.2

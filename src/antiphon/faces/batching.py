@@ -30,7 +30,8 @@ WAIT = 0.03
 """Longest, in seconds, that a request waits for others, twice (to be read, to join), when many are under way."""
 MANY = 16
 """Answers under way that are many."""
-
+PACE = 0.05
+"""Seconds between two pieces of a stream when many are under way: each costs as much as a step of a row."""
 
 GATHER = 0.004
 """How long, in seconds, the first that must be done whole waits for company, if the last had some."""
@@ -211,6 +212,8 @@ class _Going:
     key: _Key
     spoken: Spoken
     ids: list[int] = field(default_factory=list)
+    held: str = ""
+    """What is said, but not yet handed over."""
 
 
 class _StreamWorker(_Worker):
@@ -223,6 +226,7 @@ class _StreamWorker(_Worker):
         self._going: dict[int, _Going] = {}
         self._groups: dict[_Key, Streams] = {}
         self._number = 0
+        self._handed = 0.0
         super().__init__(model, sizes, observe, "streams")
         self._reader = threading.Thread(target=self._read, name="reader", daemon=True)
         self._reader.start()
@@ -320,8 +324,11 @@ class _StreamWorker(_Worker):
             with self._condition:
                 self._reading -= sum(len(answers) for _, _, answers, _ in ready)
             self._let_go(told)
+            now = time.monotonic()
+            if hand := self.decoding < MANY or now - self._handed >= PACE:
+                self._handed = now
             for key, streams in list(self._groups.items()):
-                self._step(key, streams, told)
+                self._step(key, streams, told, hand)
             if self._arrived:
                 with self._condition:
                     self._condition.notify_all()  # there may be room now
@@ -364,7 +371,7 @@ class _StreamWorker(_Worker):
                 streams.leave(gone)
             told += [(self._going.pop(number).answer, Gone()) for number in gone]
 
-    def _step(self, key: _Key, streams: Streams, told: _Told) -> None:
+    def _step(self, key: _Key, streams: Streams, told: _Told, hand: bool) -> None:
         if not len(streams):
             del self._groups[key]
             return
@@ -380,13 +387,15 @@ class _StreamWorker(_Worker):
             answer.tokens += 1
             if token.id is not None:
                 if answer.live:
-                    if piece := spoken.add(token.id):
-                        told.append((answer, piece))
+                    going.held += spoken.add(token.id)
+                    if going.held and (hand or answer.tokens == 1):
+                        told.append((answer, going.held))
+                        going.held = ""
                 else:
                     ids.append(token.id)
             if token.ended:
                 answer.finished = token.id is None
-                last = spoken.end() if answer.live else self._model.target_tokenizer.decode(ids)
+                last = going.held + spoken.end() if answer.live else self._model.target_tokenizer.decode(ids)
                 told += [(answer, last), (answer, None)] if last else [(answer, None)]
                 del self._going[token.number]
 
