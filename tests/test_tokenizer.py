@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.data import tokenizer as tokenizer_module
 from antiphon.data.tokenizer import BOS, EOS, PAD, SPECIALS, TURN_ID, UNK, Tokenizer
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 
@@ -117,6 +118,27 @@ def test_save_and_load_change_nothing(kind: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_training_is_deterministic(kind: str) -> None:
     assert trained(kind).to_json() == TOKENIZERS[kind].to_json()
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_a_thousand_times_the_text_is_learnt_from_in_no_more_time(kind, monkeypatch):
+    fed: list[int] = []
+    real = tokenizer_module._within
+
+    def counting(*arguments):
+        lines = list(real(*arguments))
+        fed.append(sum(len(line.split()) for line in lines))
+        return iter(lines)
+
+    monkeypatch.setattr(tokenizer_module, "_within", counting)
+    monkeypatch.setattr(tokenizer_module, "MOST_LEARNT", 5000)
+    counts = tokenizer_module.census(TEXTS * 20, kind, lower=False, digits=False)
+    few = Tokenizer.from_counts(counts, kind=kind, vocabulary=150)
+    many = Tokenizer.from_counts({unit: 1000 * count for unit, count in counts.items()}, kind=kind, vocabulary=150)
+    assert fed[0] <= 5000
+    assert fed[-1] == 5000
+    lengths = [sum(len(tokenizer.encode(text)) for text in TEXTS) for tokenizer in (few, many)]
+    assert abs(lengths[1] - lengths[0]) <= 0.02 * lengths[0]  # ties among rare pairs may fall otherwise
 
 
 @pytest.mark.parametrize("kind", KINDS)

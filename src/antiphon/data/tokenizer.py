@@ -47,6 +47,7 @@ LONGEST_FILE = 64 << 20  # characters of JSON we agree to read
 MOST_TOKENS = 1_000_000
 KEPT_UNITS = 200_000  # distinct words whose ids are remembered
 MOST_COUNTED = 1 << 19  # distinct words counted at once; beyond it the rarer half is forgotten
+MOST_LEARNT = 1 << 21  # words that merges are learnt from; of more an even sample
 SAMPLES = 8  # sampled segmentations a distinct word gets in one call
 SHARPNESS = 0.2  # exponent on P(segmentation) when sampling a unigram model (alpha in Kudo 2018)
 RARE = 1e-4  # share of all text whose characters may stay outside a subword vocabulary, the rarest first
@@ -670,11 +671,19 @@ def _alphabet(counts: Counter[str], room: int) -> set[str]:
 
 
 def _within(counts: Counter[str], alphabet: set[str]) -> Iterator[str]:
-    """Lines for the library's trainers: each word of the alphabet, as often as it was seen."""
-    for unit, count in sorted(counts.items()):
-        if alphabet.issuperset(unit):
-            for start in range(0, count, 1024):
-                yield " ".join([unit] * min(1024, count - start))
+    """Lines for the library's trainers: each word of the alphabet, as often as it was seen.
+
+    The trainer's time is by the word that it reads, not by the different word: of more than `MOST_LEARNT` an even
+    sample is taken, so that learning takes no longer the more text there is.
+    """
+    units = sorted((unit, count) for unit, count in counts.items() if alphabet.issuperset(unit))
+    total, seen, given = sum(count for _, count in units), 0, 0
+    for unit, count in units:
+        seen += count
+        due = seen if total <= MOST_LEARNT else seen * MOST_LEARNT // total
+        for start in range(given, due, 1024):
+            yield " ".join([unit] * min(1024, due - start))
+        given = due
 
 
 def _learn_bpe(counts: Counter[str], room: int) -> tuple[list[str], list[tuple[str, str]]]:
