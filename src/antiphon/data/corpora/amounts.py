@@ -47,7 +47,7 @@ def read(source: Source | None, options: Options, seed: int) -> Parts:
     write, version = _writer()
     rng = random.Random(seed)
     made: dict[str, dict[str, str]] = {name: {} for name in sizes}
-    twice = 0
+    twice = nameless = 0
     while any(len(made[name]) < size for name, size in sizes.items()):
         features, number = _drawn(rng)
         asked = f"{';'.join(features)} {number}"
@@ -55,8 +55,12 @@ def read(source: Source | None, options: Options, seed: int) -> Parts:
         if len(made[name]) >= sizes[name]:
             continue
         twice += asked in made[name]
-        made[name][asked] = write(features, Decimal(number))
-    parts = Parts(skipped={"made twice": twice})
+        written = write(features, Decimal(number))
+        if written is None:
+            nameless += 1
+            continue
+        made[name][asked] = written
+    parts = Parts(skipped={"made twice": twice, "no word for that unit": nameless})
     for name, pairs in parts.named().items():
         pairs.extend(Pair(asked, written) for asked, written in made[name].items())
     parts.counts = {"locales": len(LOCALES)}
@@ -78,22 +82,27 @@ def _drawn(rng: random.Random) -> tuple[tuple[str, ...], str]:
     return (kind, locale), number
 
 
-def _writer() -> tuple[Callable[[tuple[str, ...], Decimal], str], str]:
+def _writer() -> tuple[Callable[[tuple[str, ...], Decimal], str | None], str]:
+    """What writes an amount, or gives None where Babel has no word for its unit; and Babel's version."""
     try:
         from babel import __version__, numbers, units
     except ImportError:
         raise MissingExtraError("the amounts recipe", "train") from None
 
-    def write(features: tuple[str, ...], number: Decimal) -> str:
+    def write(features: tuple[str, ...], number: Decimal) -> str | None:
         kind, *what, locale = features
+        unit = _CLDR.get(what[0], f"duration-{what[0]}") if kind in ("long", "short") else ""
         ways: dict[str, Callable[[], str]] = {
             "decimal": partial(numbers.format_decimal, number, locale=locale),
             "percent": partial(numbers.format_percent, number / 100, locale=locale),
             "money": lambda: numbers.format_currency(number, what[0], locale=locale),
         }
-        unit = partial(units.format_unit, number, locale=locale, length=cast(Any, kind))
-        text = ways[kind]() if kind in ways else unit(_CLDR.get(what[0], f"duration-{what[0]}"))
-        return " ".join(text.translate(_MARKS).split())
+        if unit:
+            text = units.format_unit(number, unit, locale=locale, length=cast(Any, kind))
+        else:
+            text = ways[kind]()
+        # Where it has no pattern, Babel writes the unit's name in the CLDR, as in "5 duration-week".
+        return None if unit and unit in text else " ".join(text.translate(_MARKS).split())
 
     return write, __version__
 
