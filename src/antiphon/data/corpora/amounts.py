@@ -97,10 +97,7 @@ def _writer() -> tuple[Callable[[tuple[str, ...], Decimal], str | None], str]:
             "percent": partial(numbers.format_percent, number / 100, locale=locale),
             "money": lambda: numbers.format_currency(number, what[0], locale=locale),
         }
-        if unit:
-            text = units.format_unit(number, unit, locale=locale, length=cast(Any, kind))
-        else:
-            text = ways[kind]()
+        text = units.format_unit(number, unit, locale=locale, length=cast(Any, kind)) if unit else ways[kind]()
         # Where it has no pattern, Babel writes the unit's name in the CLDR, as in "5 duration-week".
         return None if unit and unit in text else " ".join(text.translate(_MARKS).split())
 
