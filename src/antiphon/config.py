@@ -64,7 +64,7 @@ class DataConfig(_Group):
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     context: Annotated[int, Field(ge=0, le=1000)] = 0
     """Earlier turns joined in front of the source, for dialogue; the chat remembers as many."""
-    buckets: Annotated[int, Field(ge=1, le=64)] | tuple[tuple[Length, Length], ...] = 10
+    buckets: Annotated[int, Field(ge=1, le=64)] | Annotated[tuple[tuple[Length, Length], ...], Field(min_length=1)] = 10
     """How many (source, target) shapes to choose by dynamic programming, or the shapes themselves, in tokens
     with EOS counted."""
     max_source: Annotated[Length, Field(ge=2)] = 200
