@@ -94,6 +94,23 @@ def test_several_draws_are_those_of_their_seeds(server, dates):
     assert streamed == draws
 
 
+def test_a_model_that_ranks_its_draws_draws_once_here_unless_asked(dates):
+    ranks = dates.config.search.model_copy(update={"sample": True, "mmi": 0.7, "candidates": 4})
+    model = antiphon.Model(
+        dates.engine,
+        dates.source_tokenizer,
+        dates.target_tokenizer,
+        dates.config.model_copy(update={"search": ranks}),
+        None,
+    )
+    with running({"dates": model}, None) as server:
+        status, told, _ = server.chat(DATE, temperature=2.0, seed=5)
+        assert status == 200
+        assert told["choices"][0]["message"]["content"] == "".join(model.stream(DATE, temperature=2.0, seed=5))
+        _, told, _ = server.chat(DATE, temperature=2.0, seed=5, mmi=0.7)
+        assert told["choices"][0]["message"]["content"] == model.predict(DATE, temperature=2.0, seed=5).text
+
+
 def test_a_temperature_of_zero_is_greedy_and_most_tokens_are_kept_to(server):
     _, told, _ = server.chat(DATE, temperature=0, max_tokens=4)
     assert told["choices"][0] == {

@@ -2,7 +2,7 @@
 
 Three kinds of data need different tokenizers; sizes, dropout and the budget follow from how much there is to learn.
 
-- *conversation*: many an answer is the next pair's question. Subwords; answers are drawn, not searched.
+- *conversation*: many an answer is the next pair's question. Subwords; answers are drawn, and the most fitting of a few given.
 - *words*: a text is a word, a date, a name, a form to inflect. Characters, or the symbols of a closed set (phones).
 - *sentences*: everything else. Subwords, shared by both sides.
 
@@ -130,9 +130,14 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
             "dropout": _dropout(passes, pairs, 0.2),
         },
         "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates)},
-        "search": {"sample": True, "temperature": 0.7, "top_k": 40, "top_p": 0.9, "no_repeat_ngram": 3},
+        "search": {
+            **{"sample": True, "temperature": 1.0, "top_k": 100, "top_p": 1.0, "no_repeat_ngram": 3},
+            **{"mmi": 0.7, "candidates": 4},
+        },
     }
-    return Choice(knobs, "a conversation (answers are questions too): subwords, answers are drawn")
+    return Choice(
+        knobs, "a conversation (answers are questions too): subwords; of four drawn the most fitting is given"
+    )
 
 
 def _words(

@@ -504,13 +504,13 @@ def _chat_settings(form: forms.ChatForm, model: Model, limits: Limits) -> tuple[
     if form.n > limits.answers:
         raise Refusal(422, f"n may be {limits.answers} at most")
     knobs = _knobs(form, model, limits)
-    if form.stream and form.beam is None and not form.mmi:
+    mmi = knobs.setdefault("mmi", 0.0)  # several answers to each, and each read again: only for who asks for it
+    if form.stream and form.beam is None and not mmi:
         knobs["beam"] = 1  # what is streamed is greedy or drawn, unless a beam was asked for
     usual = model.config.search
     sample = knobs.get("sample", usual.sample)
     length = form.max_completion_tokens or form.max_tokens or usual.max_length or limits.tokens
     knobs["max_length"] = min(length, limits.tokens)
-    mmi = knobs.get("mmi", usual.mmi)
     if sample and not mmi:
         return model.settings({**knobs, "nbest": 1}), False
     beam = max(knobs.get("beam", usual.beam), form.n)

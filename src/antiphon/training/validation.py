@@ -93,7 +93,8 @@ def validate(
             config,
             None,
         )
-        answers = [p.text for p in face.predict([pair.source for pair in pairs], beam=1, nbest=1, sample=False)]
+        greedily = {"beam": 1, "nbest": 1, "sample": False, "mmi": 0.0}
+        answers = [p.text for p in face.predict([pair.source for pair in pairs], **greedily)]
     references = [pair.target for pair in pairs]
     return Verdict(
         loss=loss,
