@@ -126,7 +126,7 @@ def test_every_knob_is_in_the_help_with_its_story(run: Run):
         ),
         (["train", "d", "--out", "o", "--data.buckets", "[[1]]"], 'data.buckets: "[[1]]" is neither a number nor shap'),
         (["train", "d", "--out", "o", "--data.buckets", "[[1,-2]]"], "data.buckets: "),
-        (["train", "d", "--out", "o", "--data.buckets", "[]"], "data.buckets: "),
+        (["train", "d", "--out", "o", "--data.buckets", "[]"], "data.buckets: Tuple should have at least 1 item"),
         (["train", "d", "--out", "o", "--model.heads", "3", "--model.attention", "multihead"], "model"),
         (["train", "d", "--out", "o", "--preset", "chta"], 'no preset "chta", --preset; '),
         (["data", "no-such"], 'no corpus "no-such", antiphon data; '),

@@ -324,7 +324,10 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
 
 
 def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
-    fault = error.errors()[0]
+    fault, *others = error.errors()
+    for other in others:  # a knob may be a number or a list: of a list, what the list lacks is told
+        if other["loc"][:2] == fault["loc"][:2] and isinstance(fault["input"], (list, tuple)):
+            fault = other
     place = [str(part) for part in fault["loc"] if isinstance(part, (str, int))]
     key = ".".join(place[:2])
     if fault["type"] == "extra_forbidden":
