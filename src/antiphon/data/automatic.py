@@ -2,7 +2,7 @@
 
 Three kinds of data need different tokenizers; sizes, dropout and the budget follow from how much there is to learn.
 
-- *conversation*: many an answer is the next pair's question. Subwords; a few answers are drawn, the most fitting is given.
+- *conversation*: many an answer is the next pair's question. Subwords; a few answers are drawn, the best is given.
 - *words*: a text is a word, a date, a name, a form to inflect. Characters, or the symbols of a closed set (phones).
 - *sentences*: everything else. Subwords, shared by both sides.
 
