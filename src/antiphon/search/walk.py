@@ -67,11 +67,6 @@ class Walk:
         """The numbers of those still going."""
         return self._rows[self._going]
 
-    @property
-    def remembered(self) -> int:
-        """Tokens of a row that are held for the rule against repeats: as many as the oldest going has, about."""
-        return self._prefixes.shape[1]
-
     def join(self, memory: Any, state: Any, rows: np.ndarray, max_steps: np.ndarray) -> None:
         """Let rows (m,) in, with an engine's memory and first state, for at most max_steps (m,) >= 1 tokens each."""
         self._keep(self._going)

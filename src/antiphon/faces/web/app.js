@@ -138,7 +138,8 @@ async function send(text) {
   let given = "";
   try {
     const { seed, ...others } = knobs();
-    const body = { model: turn.model, messages: messages(), stream: true, ...others };
+    const { mmi } = model()?.antiphon.search ?? {};  // one person waits: rank answers, where the model does
+    const body = { model: turn.model, messages: messages(), stream: true, mmi, ...others };
     if (seed !== undefined) body.seed = seed;
     if (state.conversation) body.conversation = state.conversation;
     const answer = await call("v1/chat/completions", { body, signal: going.signal });
