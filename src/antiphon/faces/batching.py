@@ -388,7 +388,7 @@ class _StreamWorker(_Worker):
             if token.id is not None:
                 if answer.live:
                     going.held += spoken.add(token.id)
-                    if going.held and (hand or answer.tokens == 1):
+                    if going.held and hand:
                         told.append((answer, going.held))
                         going.held = ""
                 else:
