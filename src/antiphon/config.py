@@ -172,6 +172,11 @@ class TrainConfig(_Group):
     consistency: Annotated[float, Field(ge=0)] = 0.0
     """R-Drop (Wu et al. 2021): every pair is learnt from twice at once, with two dropout masks, and this weight draws
     the two answers together; 0: once (full softmax only). An update costs about twice as much."""
+    teachers: str | None = None
+    """Run folders, comma-separated, whose mean prediction is learnt from beside the truth: several models become one
+    (Hinton et al. 2015; full softmax only). Same data and tokenizers; an update takes longer by a part for each."""
+    distillation: Share = 0.7
+    """How much of what is learnt is the teachers' prediction; the rest is the truth."""
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Sampled words an update (sampled softmax)."""
     average: Share = 0.998
@@ -252,6 +257,10 @@ class Config(_Group):
             raise ValueError('model.tied = "all" needs data.share_vocabulary and one kind of tokenizer')
         if self.train.consistency and model.softmax == "sampled":
             raise ValueError('train.consistency needs model.softmax = "full"')
+        if self.train.teachers is not None and model.softmax == "sampled":
+            raise ValueError('train.teachers needs model.softmax = "full"')
+        if self.train.teachers is not None and data.subword_dropout:
+            raise ValueError("train.teachers needs data.subword_dropout = 0: what they say of a pair is kept")
         return self
 
 

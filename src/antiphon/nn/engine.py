@@ -59,7 +59,13 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def load_engine(folder: Path, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int) -> TorchEngine:
-    """The engine of a run folder's ``model.safetensors``.
+    """The engine of a run folder's ``model.safetensors``. Raises FolderError as `load_model`."""
+    sizes = {"source_vocabulary": source_vocabulary, "target_vocabulary": target_vocabulary}
+    return TorchEngine(load_model(folder, config, **sizes))
+
+
+def load_model(folder: Path, config: ModelConfig, *, source_vocabulary: int, target_vocabulary: int) -> Seq2Seq:
+    """The model of a run folder's ``model.safetensors``.
 
     Raises:
         FolderError: the file is missing, damaged, or belongs to another model.
@@ -70,7 +76,7 @@ def load_engine(folder: Path, config: ModelConfig, *, source_vocabulary: int, ta
         check_weights(Seq2Seq(config, **sizes), weights, where=str(folder / WEIGHTS))
     model = Seq2Seq(config, **sizes)
     copy_weights(model, weights)
-    return TorchEngine(model)
+    return model
 
 
 def check_weights(model: Seq2Seq, weights: dict[str, torch.Tensor], *, where: str) -> None:

@@ -27,6 +27,7 @@ def full_loss(
     bias: Tensor,
     smoothing: float,
     consistency: float = 0.0,
+    taught: tuple[Tensor, Tensor, float] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy over the vocabulary.
 
@@ -38,11 +39,14 @@ def full_loss(
         consistency: if not 0, positions 2j and 2j + 1 are one position seen with two dropout masks, and this weight
             times half of the two Kullback-Leibler divergences between their distributions is added (R-Drop, Wu et
             al. 2021, equations 2 to 4, its alpha).
+        taught: words (count, K), distinct in a row, their probabilities, f32, which sum to 1 in a row, and the share
+            of these in what is to be predicted; the targets are the rest (Hinton et al. 2015, section 2, at
+            temperature 1). Smoothing comes after.
 
     Returns:
         The loss to descend and the plain negative log-likelihood, both sums in nats.
     """
-    return _FullLoss.apply(features, weight, bias, targets, count, smoothing, consistency)
+    return _FullLoss.apply(features, weight, bias, targets, count, smoothing, consistency, taught)
 
 
 class _FullLoss(torch.autograd.Function):
@@ -58,12 +62,23 @@ class _FullLoss(torch.autograd.Function):
         count: int,
         smoothing: float,
         consistency: float,
+        taught: tuple[Tensor, Tensor, float] | None,
     ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         number = product_format()
         x, w = features.to(number), weight.to(number)
         logits = torch.mm(x, w.t())
         apart, together = _disagreement(logits[:count], bias) if consistency else (0.0, None)
+        gap = _gap(logits[:count], bias, targets[:count], *taught[:2]) if taught else None
         nats, smoothed = cross_entropy(logits[:count], bias.contiguous(), targets[:count], smoothing, gradient=True)
+        if taught and gap is not None:
+            words, probs, share = taught
+            share = share * (1 - smoothing)
+            smoothed = smoothed + share * gap
+            # What nearly cancels is summed before it is rounded to the format of products.
+            is_target = words == targets[:count].unsqueeze(1)
+            missed = share * (1 - is_target.sum(dim=1, keepdim=True, dtype=torch.float32))
+            logits[:count].scatter_add_(1, words, (share * (is_target.float() - probs)).to(logits.dtype))
+            logits[:count].scatter_add_(1, targets[:count].unsqueeze(1), missed.to(logits.dtype))
         if together is not None:
             logits[:count] += together.mul_(consistency / 2)
         logits[count:] = 0
@@ -82,7 +97,13 @@ class _FullLoss(torch.autograd.Function):
         if ctx.weight.is_leaf:
             add_gradient(ctx.weight, d_weight)
             d_weight = None
-        return d_x, d_weight, d_bias, None, None, None, None
+        return d_x, d_weight, d_bias, None, None, None, None, None
+
+
+def _gap(logits: Tensor, bias: Tensor, targets: Tensor, words: Tensor, probs: Tensor) -> Tensor:
+    """By how many nats the targets (n,) are likelier than, on average, words (n, K) with these probabilities: (n,)."""
+    of_words, of_targets = (logits.gather(1, ids).float() + bias[ids] for ids in (words, targets.unsqueeze(1)))
+    return of_targets.squeeze(1) - (probs * of_words).sum(dim=1)
 
 
 def _disagreement(logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

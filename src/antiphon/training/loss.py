@@ -12,6 +12,7 @@ from antiphon.nn.softmax import LogUniformSampler, full_loss, sampled_loss
 from antiphon.training.optimizer import Optimizer
 from antiphon.training.precision import Precision, products_in
 from antiphon.training.preparation import Prepared
+from antiphon.training.teachers import Lesson
 
 
 def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
@@ -34,6 +35,7 @@ def batch_loss(
     precision: Precision,
     sampler: LogUniformSampler | None,
     update: int,
+    lesson: Lesson | None = None,
 ) -> tuple[torch.Tensor, float, int]:
     """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
 
@@ -50,6 +52,11 @@ def batch_loss(
         targets, count = tgt_out.flatten().index_select(0, packing.order), packing.real
         weight, bias = model.softmax_weight, model.softmax_bias
         if sampler is None:
+            taught = None
+            if lesson is not None:
+                places = packing.order[:count]
+                words, probs = (said.repeat_interleave(times, 0).flatten(0, 1)[places] for said in lesson)
+                taught = words, probs, config.train.distillation
             # Rows of one length stay side by side when they are packed, so twins do at every step.
             loss, nats = full_loss(
                 features,
@@ -59,6 +66,7 @@ def batch_loss(
                 bias.squeeze(1),
                 config.train.label_smoothing,
                 config.train.consistency,
+                taught,
             )
         else:
             ids, tries = sampler.draw(config.train.samples, update)

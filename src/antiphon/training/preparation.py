@@ -64,14 +64,18 @@ class Prepared:
         Every epoch has its own order of shards, and with subword dropout cuts the texts anew.
         """
         data, train = self.config.data, self.config.train
-        order = np.random.default_rng([train.seed % 2**64, epoch, 4]).permutation(self.shards)
-        number = int(order[turn])
+        number = self.number(epoch, turn)
         shard = self.train.shard(number)
         if data.subword_dropout and shard.texts:
             rng = np.random.default_rng([train.seed % 2**64, epoch, 5, number])
             tokenizers = self.source_tokenizer, self.target_tokenizer
             shard = as_shard(encode(shard.texts, *tokenizers, dropout=data.subword_dropout, rng=rng))
         return self._stream(shard, train.order, self.part)
+
+    def number(self, epoch: int, turn: int) -> int:
+        """Which shard's turn it is."""
+        order = np.random.default_rng([self.config.train.seed % 2**64, epoch, 4]).permutation(self.shards)
+        return int(order[turn])
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """All training batches of an epoch."""
@@ -125,7 +129,7 @@ def _write_ids(
 ) -> tuple[Shards, Shards]:
     """Ids of train and dev; the same corpus, tokenizers and seed give the same files."""
     address, spool = files.ids_of(config, folder), folder / files.SPOOL
-    learnt_from = _learnt_from(corpus.train, config)
+    learnt_from = _learnt_from(corpus.train, config.data.joined, config.train.seed)
     job = functools.partial(
         _encoded, learnt_from=learnt_from, tokenizers=tokenizers, texts=config.data.subword_dropout > 0
     )
@@ -193,12 +197,12 @@ def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:
     return _opened(config.model_copy(update={"train": free or config.train}), folder, [])
 
 
-def _learnt_from(pairs: Pairs, config: Config) -> Callable[[Span], list[Pair]]:
+def _learnt_from(pairs: Pairs, joined: int, seed: int) -> Callable[[Span], list[Pair]]:
     """The training pairs of a span, those that are made among them.
 
     Only what the job needs goes to the processes: the spans come one by one.
     """
-    return functools.partial(_of, part=Pairs(held=pairs.held), joined=config.data.joined, seed=config.train.seed)
+    return functools.partial(_of, part=Pairs(held=pairs.held), joined=joined, seed=seed)
 
 
 def _of(span: Span, *, part: Pairs, joined: int, seed: int) -> list[Pair]:
@@ -217,7 +221,8 @@ def _train_tokenizers(pairs: Pairs, config: Config) -> tuple[Tokenizer, Tokenize
     lowers = data.lower or data.lower_source, data.lower
     shared = data.share_vocabulary and kinds[0] == kinds[1]
     totals = Counter[str](), Counter[str]()
-    learnt_from = _learnt_from(pairs, config)
+    # Runs of several seeds are to have the same tokenizers: they may become an ensemble, or teachers of one.
+    learnt_from = _learnt_from(pairs, data.joined, 0)
     job = functools.partial(_counted, learnt_from=learnt_from, kinds=kinds, lowers=lowers, digits=data.digits)
     for counts in over(job, pairs.spans):
         for side, count in enumerate(counts):

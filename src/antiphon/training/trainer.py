@@ -46,6 +46,7 @@ from antiphon.training.progress import (
 )
 from antiphon.training.schedule import learning_rate
 from antiphon.training.stability import SETBACKS, SLOWER, Stability
+from antiphon.training.teachers import InterruptedLesson, Lesson, Teachers
 from antiphon.training.validation import InterruptedValidation, Verdict, better, validate
 
 REPORT_SECONDS = 1.0
@@ -167,6 +168,7 @@ class _Trainer:
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
+        self._teachers = Teachers.of(prepared, self._precision)
         self._stability = Stability(config.train.clip)
         self._origin = Origin.of(config, peers.size)
         self._position = Position()
@@ -288,7 +290,10 @@ class _Trainer:
                 continue
             if self._peers.seconds - self._saved > SAVE_SECONDS:
                 self._save()
-            loss, count = self._update()
+            try:
+                loss, count = self._update()
+            except InterruptedLesson:
+                continue
             losses, tokens = losses + loss, tokens + count
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS or first:
@@ -332,7 +337,13 @@ class _Trainer:
         nats = 0.0
         if batch.rows:  # a batch of few rows may leave nothing for this process
             loss, nats, _ = batch_loss(
-                self._model, batch, config, precision=self._precision, sampler=self._sampler, update=position.update
+                self._model,
+                batch,
+                config,
+                precision=self._precision,
+                sampler=self._sampler,
+                update=position.update,
+                lesson=self._lesson(batch),
             )
             loss.backward()
         nats, interrupts = peers.sum_gradients(*self._gradients, nats, float(self._interrupted.is_set()))
@@ -346,6 +357,24 @@ class _Trainer:
                 self._tell(Warned(position.update, told))
             return 0.0, 0
         return nats, batch.tokens
+
+    def _lesson(self, batch: Batch) -> Lesson | None:
+        """What the teachers say of a batch; of a shard that is new to them, they are asked first.
+
+        Raises:
+            InterruptedLesson: they were, and a signal came.
+        """
+        teachers, position = self._teachers, self._position
+        if teachers is None:
+            return None
+        shard = self._prepared.number(position.epoch, position.shard)
+        if not teachers.knows(shard):
+            if not position.update:
+                self._tell(Warned(0, f"first, what {len(teachers)} other models predict is asked for every pair"))
+            whole = replace(self._prepared, part=(0, 1)).stream(position.epoch, position.shard)
+            alone = self._peers.size == 1  # others would wait for this process's part of the update
+            teachers.learn(shard, whole, interrupted=lambda: alone and self._interrupted.is_set())
+        return teachers.lesson(batch)
 
     def _rate(self) -> float:
         share = self._budget_share()

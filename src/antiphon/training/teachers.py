@@ -1,0 +1,164 @@
+"""Models that are learnt from: several that were trained before become one (Hinton et al. 2015; Kim & Rush 2016).
+
+What they predict of a pair never changes, so it is asked once for each pair and kept: the likeliest words only, since a
+training pair's other words are of no account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from antiphon.config import Config
+from antiphon.data.batches import Batch, BatchStream
+from antiphon.errors import UsageError
+from antiphon.nn.engine import load_model
+from antiphon.nn.kernels import product_format
+from antiphon.nn.packing import Packing
+from antiphon.nn.seq2seq import Seq2Seq
+from antiphon.runtime.folder import WEIGHTS, read_config, read_tokenizers
+from antiphon.training.precision import Precision, products_in
+from antiphon.training.preparation import Prepared
+
+KNOB = "--train.teachers"
+LIKELIEST = 8
+"""Words kept of a prediction; their probabilities are made to sum to 1."""
+
+
+class InterruptedLesson(Exception):
+    """Teachers were left before they had said all."""
+
+
+class Lesson(NamedTuple):
+    """What is predicted at the T target positions of B pairs."""
+
+    ids: Tensor
+    """(B, T, K) int64, distinct words of a position."""
+    probs: Tensor
+    """(B, T, K) f32; sums to 1 where there is a target."""
+
+
+class Teachers:
+    """Trained models of one pair of vocabularies, which predict without dropout and are not changed.
+
+    Args:
+        models: those whose probabilities are averaged.
+        precision: of their matrix products.
+    """
+
+    def __init__(self, models: list[Seq2Seq], precision: Precision) -> None:
+        assert models
+        self._models = [model.eval().requires_grad_(False) for model in models]
+        self._precision: Precision = precision
+        self._said: tuple[int, _Said] | None = None  # number of a shard, and what was said of it
+
+    @classmethod
+    def of(cls, prepared: Prepared, precision: Precision) -> Self | None:
+        """Those that a run's knobs name; None where they name none.
+
+        Raises:
+            FolderError: one is missing or damaged.
+            UsageError: one is exported, or has other tokenizers.
+        """
+        models = [_teacher(folder, prepared) for folder in named(prepared.config)]
+        return cls(models, precision) if models else None
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+    def knows(self, shard: int) -> bool:
+        """Whether all has been said of this shard."""
+        return self._said is not None and self._said[0] == shard
+
+    def learn(self, shard: int, stream: BatchStream, *, interrupted: Callable[[], bool] = lambda: False) -> None:
+        """Asks all models about every pair of a shard, in an order that does not depend on the epoch.
+
+        Args:
+            shard: its number.
+            stream: its batches, whole ones.
+            interrupted: asked between batches.
+
+        Raises:
+            InterruptedLesson: as soon as ``interrupted`` says so.
+        """
+        said = _Said(stream)
+        for batch in stream.in_order():
+            if interrupted():
+                raise InterruptedLesson
+            said.keep(batch, *self._predict(batch))
+        self._said = shard, said
+
+    def lesson(self, batch: Batch) -> Lesson:
+        """What they say of a batch of the shard that was learnt last."""
+        assert self._said is not None
+        return self._said[1].of(batch)
+
+    @torch.no_grad()
+    def _predict(self, batch: Batch) -> tuple[Tensor, Tensor, Packing]:
+        """Ids and probabilities (P, K) of the real target positions, and which is which."""
+        src, src_len, tgt_in = (torch.from_numpy(a) for a in (batch.src, batch.src_len, batch.tgt_in))
+        total: Tensor | None = None
+        packing: Packing | None = None
+        with products_in(self._precision):
+            for model in self._models:
+                features, packing = model.features(src, src_len, tgt_in)
+                number = product_format()
+                products = torch.mm(features[: packing.real].to(number), model.softmax_weight.to(number).t())
+                found = torch.softmax(products.float().add_(model.softmax_bias.squeeze(1)), dim=1)
+                total = found if total is None else total.add_(found)
+        assert total is not None
+        assert packing is not None
+        probs, ids = total.topk(min(LIKELIEST, total.shape[1]), dim=1)
+        return ids, probs / probs.sum(dim=1, keepdim=True), packing
+
+
+class _Said:
+    """What was predicted of the pairs of a shard: a row for each target token and EOS, pair after pair."""
+
+    def __init__(self, stream: BatchStream) -> None:
+        lengths = stream.target.lengths.astype(np.int64) + 1
+        self._offsets = np.concatenate(([0], np.cumsum(lengths)))
+        self._ids = self._probs = np.empty((0, 0))
+
+    def keep(self, batch: Batch, ids: Tensor, probs: Tensor, packing: Packing) -> None:
+        if not self._ids.size:
+            shape = int(self._offsets[-1]), ids.shape[1]
+            self._ids, self._probs = np.zeros(shape, np.int32), np.zeros(shape, np.float16)
+        row, step = np.divmod(packing.order[: packing.real].numpy(), batch.tgt_in.shape[1])
+        places = self._offsets[batch.indices[row]] + step
+        self._ids[places], self._probs[places] = ids.numpy(), probs.numpy()
+
+    def of(self, batch: Batch) -> Lesson:
+        B, T = batch.tgt_in.shape
+        places = np.zeros((B, T), np.int64)
+        starts, ends = (self._offsets[batch.indices + k] for k in (0, 1))
+        places[: batch.rows] = np.minimum(starts[:, None] + np.arange(T), ends[:, None] - 1)
+        ids, probs = self._ids[places].astype(np.int64), self._probs[places].astype(np.float32)
+        return Lesson(torch.from_numpy(ids), torch.from_numpy(probs))
+
+
+def named(config: Config) -> list[Path]:
+    """The folders of the teachers that the knobs ask for."""
+    return [Path(name.strip()) for name in (config.train.teachers or "").split(",") if name.strip()]
+
+
+def _teacher(folder: Path, prepared: Prepared) -> Seq2Seq:
+    config, _ = read_config(folder)
+    tokenizers = read_tokenizers(folder)
+    if not (folder / WEIGHTS).is_file():
+        raise UsageError(f"{folder} is no run folder with weights", where=KNOB, cure="name runs of antiphon train")
+    ours = prepared.source_tokenizer, prepared.target_tokenizer
+    same = config.data.reverse_source == prepared.config.data.reverse_source
+    if not same or any(one.to_json() != other.to_json() for one, other in zip(tokenizers, ours, strict=True)):
+        cure = "train it on the same data (with the same dev part) and the same tokenizer knobs"
+        raise UsageError(f"the tokenizers of {folder} are others", where=KNOB, cure=cure)
+    source, target = tokenizers
+    with torch.random.fork_rng(
+        devices=()
+    ):  # a model begins with random weights: who has teachers draws as who has none
+        return load_model(folder, config.model, source_vocabulary=source.size, target_vocabulary=target.size)
