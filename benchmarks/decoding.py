@@ -392,7 +392,7 @@ def presets(asked: argparse.Namespace) -> dict[str, object]:
     """Presets alone: milliseconds of a reply, steps a second; sentences a second on two threads."""
     table: dict[str, dict[str, float]] = {}
     rng = np.random.default_rng(1)
-    for name, vocabulary in (("dates", 100), ("g2p", 80), ("translate", 8000), ("chat", 6000), (str(LSTM500), 10000)):
+    for name, vocabulary in (("dates", 100), ("g2p", 80), ("translate", 6000), ("chat", 6000), (str(LSTM500), 10000)):
         with tempfile.TemporaryDirectory() as scratch:
             engine, _ = random_engine(Path(scratch), name, vocabulary)
         rows = [one_row(engine, rng.integers(4, vocabulary, (1, LENGTH))) for _ in range(asked.repeats * 20)]

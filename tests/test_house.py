@@ -135,6 +135,38 @@ def test_a_metric_of_answers_needs_answers():
     assert settle([Pair("walk", "w ɔ k")] * 9, None, {"train": {"dev_answers": 0}})[0].train.dev_metric == "loss"
 
 
+class Repeated(list):
+    """A few pairs that stand for many of their kind."""
+
+    def __init__(self, pairs, times):
+        super().__init__(pairs)
+        self._times = times
+
+    def __len__(self):
+        return self._times * super().__len__()
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "pair"),
+    [
+        ("translate", 29_000, lambda n: Pair(" ".join(["the", "dog"] * 5), " ".join(["der", "hund"] * 5) + f" {n}")),
+        ("chat", 200_000, lambda n: Pair(f"turn {n}", f"turn {n + 1}")),
+    ],
+)
+def test_a_preset_is_what_auto_chooses_for_data_of_its_kind(name, count, pair):
+    """So no preset falls behind what is learnt about `auto`; rates and dropout follow from its minutes."""
+    preset = load_config(name)
+    given = {"train": {"minutes": preset.train.minutes}}
+    chosen, _ = settle(Repeated([pair(n) for n in range(100)], count // 100), None, given)
+    for group in ("data", "model", "search"):
+        mine, autos = (getattr(config, group).model_dump() for config in (preset, chosen))
+        assert {k: v for k, v in mine.items() if k != "dropout"} == {k: v for k, v in autos.items() if k != "dropout"}
+    assert preset.model.dropout == pytest.approx(chosen.model.dropout, rel=0.15)
+    assert preset.train.learning_rate == pytest.approx(chosen.train.learning_rate, rel=0.15)
+    for knob in ("label_smoothing", "batch_tokens", "dev_metric", "optimizer"):
+        assert getattr(preset.train, knob) == getattr(chosen.train, knob)
+
+
 def test_an_unknown_preset_names_the_nearest(tmp_path):
     with pytest.raises(UsageError, match='did you mean "dates"'):
         load_config("datse")
