@@ -49,6 +49,34 @@ def test_decode_undoes_encode(kind: str, text: str) -> None:
     assert tokenizer.decode(ids) == tokenizer.normalise(text)
 
 
+SYLLABLES = st.characters(min_codepoint=0xAC00, max_codepoint=0xD7A3)
+JAMO = st.sampled_from(
+    [*map(chr, range(0x1100, 0x1113)), *map(chr, range(0x1161, 0x1176)), *map(chr, range(0x11A8, 0x11C3))]
+)
+
+
+@pytest.mark.parametrize("kind", ["char", "tagged"])
+@given(texts=st.lists(st.text(st.one_of(SYLLABLES, JAMO, st.sampled_from("a é;")), max_size=8), max_size=3))
+def test_a_syllable_never_seen_is_spelt_with_the_letters_of_others(kind: str, texts: list[str]) -> None:
+    seen = "".join(map(chr, (*range(0xAC00, 0xAC00 + 588 * 19, 588), *range(0xAC00, 0xAC00 + 588))))
+    tokenizer = Tokenizer.train([f"a é;{seen}"], kind=kind, vocabulary=2000)  # type: ignore[arg-type]
+    assert tokenizer.size < 100
+    for text in texts:
+        ids = tokenizer.encode(text)
+        assert UNK not in ids
+        assert tokenizer.decode(ids) == tokenizer.normalise(text)
+
+
+def test_a_vocabulary_of_syllables_is_read_as_it_was_made() -> None:
+    """As versions made them that did not take syllables apart; what they knew is what they know."""
+    old = Tokenizer("char", ["가", "나", " "])
+    assert old.tokens(old.encode("가 나")) == ["가", "␣", "나"]
+    assert set(old.encode("다")) == {UNK}
+    tagged = Tokenizer.train(["V;높임 가다"], kind="tagged", vocabulary=50)
+    assert tagged.tokens(tagged.encode("V;높임 가"))[:3] == ["V", ";", "높임"]
+    assert UNK not in tagged.encode("높")
+
+
 @pytest.mark.parametrize("kind", EXACT)
 def test_the_training_texts_come_back(kind: str) -> None:
     for text in TEXTS:

@@ -8,6 +8,9 @@
     tagged    I ␣ d o n ' t .        exactly the normalised text; of "V;PST;3;SG walk" V PST 3 SG are one token each
     symbol    I don't.               the symbols, joined by spaces (phones, text tokenised elsewhere)
 
+Characters are what Unicode composes (NFC), but a Hangul syllable is spelt with its two or three letters: most of the
+11,172 syllables are never seen in a small corpus, their 67 letters are.
+
 Byte-pair encoding and the unigram model are learnt and applied by the ``tokenizers`` library; what surrounds them
 (normalising, cutting into words, the file) is here, so that a file from a stranger is data and never a program.
 
@@ -182,7 +185,7 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts; what stands between two spaces is cut once, however often it occurs."""
         if self.kind in _SPACED:
-            table, cut = self._ids, self._cut_tagged if self.kind == "tagged" else list
+            table, cut = self._ids, self._cut_tagged if self.kind == "tagged" else self._spell
             parts = [self._parts(text) for text in texts]
             return [_joined([[table.get(token, UNK) for token in cut(part)] for part in each]) for each in parts]
         words = [_chunks(text, self.kind, self.lower, self.digits) for text in texts]
@@ -384,7 +387,15 @@ class Tokenizer:
 
     def _cut_tagged(self, text: str) -> list[str]:
         """Tags of the vocabulary whole, the others spelt."""
-        return [piece for token in _cut_tagged(text) for piece in ([token] if token in self._ids else token)]
+        return [
+            piece for token in _cut_tagged(text) for piece in ([token] if token in self._ids else self._spell(token))
+        ]
+
+    def _spell(self, text: str) -> list[str]:
+        """Characters; a syllable that the vocabulary has (old ones have) is one."""
+        if text.isascii():
+            return list(text)
+        return [letter for one in text for letter in ([one] if one in self._ids else _letters(one))]
 
     def _segment(self, units: Iterable[str]) -> dict[str, list[int]]:
         """Subword ids of at least these words."""
@@ -458,9 +469,10 @@ def census(texts: Iterable[str], kind: TokenizerKind, *, lower: bool, digits: bo
         if kind in _SPACED:
             for part in _parts(text, kind, lower, digits):
                 tokens = part if kind == "char" else _cut_tagged(part)
-                counts.update(tokens)
-                if kind == "tagged":  # a tag that is not known is spelt
-                    counts.update(set("".join(token for token in tokens if len(token) > 1)))
+                tags = [token for token in tokens if len(token) > 1]
+                counts.update(_letters("".join(token for token in tokens if len(token) == 1)))
+                counts.update(tags)
+                counts.update(set(_letters("".join(tags))))  # a tag that is not known is spelt
         else:
             counts.update(_chunks(text, kind, lower, digits))
         if len(counts) > MOST_COUNTED:
@@ -497,6 +509,7 @@ class _Damaged(Exception):
 _CURE = "copy the model folder again from where it came"
 _LONGEST_PIECE = 16  # characters of a unigram piece, the library's default
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SYLLABLE = re.compile("[\uac00-\ud7a3]")
 _DIGIT = re.compile(r"\d")
 _PLAIN_QUOTES = str.maketrans("’‘ʼ“”„", "'''\"\"\"")
 
@@ -633,6 +646,18 @@ def _write_words(tokens: Sequence[str]) -> str:
     return "".join(pieces)
 
 
+def _letters(text: str) -> str:
+    """The same with Hangul syllables taken apart."""
+    if text.isascii():
+        return text
+    return _SYLLABLE.sub(lambda found: unicodedata.normalize("NFD", found[0]), text)
+
+
+def _write_characters(tokens: Sequence[str]) -> str:
+    text = "".join(tokens)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
+
+
 def _write_subwords(tokens: Sequence[str]) -> str:
     return "".join(tokens).replace(SPACE, " ")
 
@@ -641,8 +666,8 @@ _WRITE: dict[str, Callable[[Sequence[str]], str]] = {
     "word": _write_words,
     "bpe": _write_subwords,
     "unigram": _write_subwords,
-    "char": "".join,
-    "tagged": "".join,
+    "char": _write_characters,
+    "tagged": _write_characters,
     "symbol": " ".join,
 }
 
