@@ -27,12 +27,10 @@ from small_runs import Watcher, knobs, write_pairs
 def home(tmp_path_factory):
     """Pairs, and two teachers of them."""
     home = tmp_path_factory.mktemp("teachers")
-    (home / "pairs").mkdir()
-    write_pairs(home / "pairs" / "train.tsv", 120)
-    write_pairs(home / "pairs" / "dev.tsv", 10)  # both teachers must see the same pairs
+    write_pairs(home / "pairs.tsv", 120)
     for seed in (1, 2):
         given = knobs(updates=30, train={"seed": seed})
-        antiphon.train(home / "pairs", home / f"teacher{seed}", knobs=given)
+        antiphon.train(home / "pairs.tsv", home / f"teacher{seed}", knobs=given)
     return home
 
 
@@ -101,11 +99,11 @@ def test_the_teachers_change_what_is_learnt_and_not_themselves(home, tmp_path):
     before = [(home / name / "model.safetensors").read_bytes() for name in ("teacher1", "teacher2")]
     watcher = Watcher()
     given = taught(home, names=("teacher1", "teacher2"))
-    antiphon.train(home / "pairs", tmp_path / "taught", knobs=given, observer=watcher)
+    antiphon.train(home / "pairs.tsv", tmp_path / "taught", knobs=given, observer=watcher)
     given["train"] = {**given["train"], "distillation": 0.0}
-    antiphon.train(home / "pairs", tmp_path / "share0", knobs=given)
+    antiphon.train(home / "pairs.tsv", tmp_path / "share0", knobs=given)
     given["train"] = {key: value for key, value in given["train"].items() if key not in ("teachers", "distillation")}
-    antiphon.train(home / "pairs", tmp_path / "alone", knobs=given)
+    antiphon.train(home / "pairs.tsv", tmp_path / "alone", knobs=given)
     weights = {name: (tmp_path / name / "model.safetensors").read_bytes() for name in ("taught", "share0", "alone")}
     assert weights["share0"] == weights["alone"] != weights["taught"]
     assert [(home / name / "model.safetensors").read_bytes() for name in ("teacher1", "teacher2")] == before
@@ -113,13 +111,21 @@ def test_the_teachers_change_what_is_learnt_and_not_themselves(home, tmp_path):
     antiphon.load(tmp_path / "taught").predict(["a b c"])  # which needs no teacher any more
 
 
+def test_runs_of_two_seeds_on_one_file_are_judged_by_the_same_pairs_and_answer_together(home):
+    both = [home / f"teacher{n}" for n in (1, 2)]
+    ids = [(run / "ids" / "dev-00000.npz").read_bytes() for run in both]
+    assert ids[0] == ids[1]
+    assert (both[0] / "model.safetensors").read_bytes() != (both[1] / "model.safetensors").read_bytes()
+    antiphon.load(*both).predict(["a b c"])
+
+
 def test_resumed_equals_never_stopped_bit_for_bit(home, tmp_path):
     given = taught(home)
-    antiphon.train(home / "pairs", tmp_path / "whole", knobs=given)
-    stopped = antiphon.train(home / "pairs", tmp_path / "parts", knobs=given, observer=Watcher(stop_at=10))
+    antiphon.train(home / "pairs.tsv", tmp_path / "whole", knobs=given)
+    stopped = antiphon.train(home / "pairs.tsv", tmp_path / "parts", knobs=given, observer=Watcher(stop_at=10))
     assert not stopped.finished
     watcher = Watcher()
-    antiphon.train(home / "pairs", tmp_path / "parts", resume=True, observer=watcher)
+    antiphon.train(home / "pairs.tsv", tmp_path / "parts", resume=True, observer=watcher)
     assert watcher.of(Validated)
     for name in ("model.safetensors", "state.safetensors"):
         whole, parts = (load_file(tmp_path / folder / name) for folder in ("whole", "parts"))
@@ -145,17 +151,17 @@ def test_ctrl_c_while_teachers_are_asked_leaves_a_run_to_go_on_with(home, tmp_pa
         real(self, shard, stream, interrupted=interrupted)
 
     monkeypatch.setattr(Teachers, "learn", interrupted_once)
-    stopped = antiphon.train(home / "pairs", tmp_path / "run", knobs=taught(home, updates=12))
+    stopped = antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=taught(home, updates=12))
     assert not stopped.finished
     assert stopped.updates == 0
-    assert antiphon.train(home / "pairs", tmp_path / "run", resume=True).updates == 12
+    assert antiphon.train(home / "pairs.tsv", tmp_path / "run", resume=True).updates == 12
 
 
 def test_what_is_no_teacher_is_refused_before_anything_is_made(home, tmp_path):
     with pytest.raises(FolderError, match="nowhere"):
-        antiphon.train(home / "pairs", tmp_path / "run", knobs=taught(home, names=("teacher1", "nowhere")))
+        antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=taught(home, names=("teacher1", "nowhere")))
     assert not (tmp_path / "run").exists()
-    (tmp_path / "others.tsv").write_text((home / "pairs" / "train.tsv").read_text().replace("a", "x"))
+    (tmp_path / "others.tsv").write_text((home / "pairs.tsv").read_text().replace("a", "x"))
     with pytest.raises(UsageError, match=r"tokenizers of .*teacher1 are others, --train.teachers; train it on"):
         antiphon.train(tmp_path / "others.tsv", tmp_path / "run", knobs=taught(home))
     for wrong in ({"model": {"softmax": "sampled"}}, {"data": {"subword_dropout": 0.1, "tokenizer": "bpe"}}):
@@ -167,4 +173,4 @@ def test_an_exported_model_is_no_teacher(home, tmp_path):
     export(home / "teacher1", tmp_path / "exported")
     given = knobs(updates=5, train={"teachers": str(tmp_path / "exported")})
     with pytest.raises(UsageError, match="no run folder with weights"):
-        antiphon.train(home / "pairs", tmp_path / "run", knobs=given)
+        antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=given)

@@ -324,7 +324,7 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
         both = ((first.source_tokenizer, model.source_tokenizer), (first.target_tokenizer, model.target_tokenizer))
         reads = first.config.data.reverse_source == model.config.data.reverse_source
         if not reads or any(one.to_json() != other.to_json() for one, other in both):
-            cure = "train all on the same data (with the same dev part) and the same tokenizer knobs"
+            cure = "train all on the same data with the same tokenizer knobs"
             raise UsageError("models of an ensemble must share their tokenizers", where=str(model.folder), cure=cure)
     if not rest:
         return first

@@ -23,13 +23,12 @@ CANDIDATES = 4
 
 @dataclass(frozen=True)
 class Held:
-    """The pairs held out of a part: whole groups, named by a number drawn from their key and the seed."""
+    """The pairs held out of a part: whole groups, named by a number drawn from their key."""
 
     groups: frozenset[int] = frozenset()
-    seed: int = 1
 
     def __contains__(self, key: str) -> bool:
-        return bool(self.groups) and group_of(key, self.seed) in self.groups
+        return bool(self.groups) and group_of(key) in self.groups
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,13 @@ class Corpus:
     """What the readers left out: reason and number."""
 
 
-def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000, seed: int = 1) -> Corpus:
+def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000) -> Corpus:
     """DATA as the command line takes it: one file, two parallel files, or a folder with ``train.tsv``.
 
     A folder may bring ``dev.tsv``, ``test.tsv`` and ``data.json``. Where there is no dev part it is held out:
     ``dev_pairs``, at most a tenth of the data, at least one. Pairs of one source stay together, and so do the
-    pairs of one conversation in a ``.dialogue`` file. Every line is looked at
+    pairs of one conversation in a ``.dialogue`` file. The same pairs have the same dev part, whatever the order of the
+    lines and the seed of a run: so runs can be compared, and averaged. Every line is looked at
     once, or twice where dev is held out; of the texts nothing but what is held out is kept in memory.
 
     Raises:
@@ -92,20 +92,20 @@ def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000, se
     """
     folder = Path(data)
     if not folder.is_dir():
-        return _corpus({"train": data}, None, context=context, dev_pairs=dev_pairs, seed=seed)
+        return _corpus({"train": data}, None, context=context, dev_pairs=dev_pairs)
     if not (folder / "train.tsv").is_file():
         raise DataError("no train.tsv in this folder", where=str(folder), cure=_cure_for_folder(folder))
     parts = {name: folder / f"{name}.tsv" for name in ("train", "dev", "test")}
     parts = {name: path for name, path in parts.items() if path.exists()}
-    return _corpus(parts, Card.load(folder), context=0, dev_pairs=dev_pairs, seed=seed)
+    return _corpus(parts, Card.load(folder), context=0, dev_pairs=dev_pairs)
 
 
-def group_of(key: str, seed: int) -> int:
-    """A number below 2**63 that depends on the key and the seed alone: pairs with the lowest are held out."""
-    return int.from_bytes(hashlib.blake2b(f"{seed} {key}".encode(), digest_size=8).digest(), "big") >> 1
+def group_of(key: str) -> int:
+    """A number below 2**63 that depends on the key alone: pairs with the lowest are held out."""
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int, dev_pairs: int, seed: int) -> Corpus:
+def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int, dev_pairs: int) -> Corpus:
     hold_out = "dev" not in parts
     found: dict[str, Pairs] = {}
     skipped: Counter[str] = Counter()
@@ -116,7 +116,7 @@ def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int,
         count = 0
         wanted = dev_pairs if hold_out and name == "train" else 0
         digest.update(f"{name}\n".encode())
-        for seen in over(functools.partial(scan, dev_pairs=wanted, seed=seed), spans):
+        for seen in over(functools.partial(scan, dev_pairs=wanted), spans):
             count += seen.pairs
             skipped.update(seen.skipped)
             digest.update(seen.digest)
@@ -127,7 +127,7 @@ def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int,
         found[name] = Pairs(tuple(spans), Held(), count)
     train = found["train"]
     if hold_out:
-        held = Held(_chosen(groups, dev_pairs, len(train), where=str(parts["train"])), seed)
+        held = Held(_chosen(groups, dev_pairs, len(train), where=str(parts["train"])))
         dev = [pair for some in over(functools.partial(select, held=held), train.spans) for pair in some]
         train = Pairs(train.spans, held, len(train) - len(dev))
     else:
@@ -142,7 +142,7 @@ class _Seen(NamedTuple):
     groups: dict[int, int]
 
 
-def scan(span: Span, *, dev_pairs: int, seed: int) -> _Seen:
+def scan(span: Span, *, dev_pairs: int) -> _Seen:
     """Counts of a span, and the pairs of each group that may be held out (`Held`); none if ``dev_pairs`` is 0."""
     skipped: Counter[str] = Counter()
     groups: Counter[int] = Counter()
@@ -150,7 +150,7 @@ def scan(span: Span, *, dev_pairs: int, seed: int) -> _Seen:
     for key, pair in keyed_pairs(span, skipped):
         pairs.append(pair)
         if dev_pairs:
-            groups[group_of(key, seed)] += 1
+            groups[group_of(key)] += 1
     text = "\n".join(map("\t".join, pairs))
     return _Seen(len(pairs), dict(skipped), hashlib.sha256(text.encode()).digest(), _lowest([groups], dev_pairs))
 

@@ -56,7 +56,7 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
 
     config = load_config(preset, asked)
     knobs = config.data
-    corpus = read_corpus(path, context=knobs.context, dev_pairs=knobs.dev_pairs, seed=config.train.seed)
+    corpus = read_corpus(path, context=knobs.context, dev_pairs=knobs.dev_pairs)
     config, chosen = settle(corpus.train, preset, asked)
     config = config.model_copy(update={"data": config.data.model_copy(update={"ids": None})})  # nothing is left behind
     with tempfile.TemporaryDirectory() as scratch:

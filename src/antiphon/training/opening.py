@@ -96,7 +96,7 @@ def _refuse_other_tokenizer(folder: Path, sums: Mapping[str, str]) -> None:
 
 def _read(data: str | Path, config: Config) -> Corpus:
     wish = config.data
-    return read_corpus(data, context=wish.context, dev_pairs=wish.dev_pairs, seed=config.train.seed)
+    return read_corpus(data, context=wish.context, dev_pairs=wish.dev_pairs)
 
 
 def write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: Corpus) -> None:

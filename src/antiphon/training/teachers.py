@@ -155,7 +155,7 @@ def _teacher(folder: Path, prepared: Prepared) -> Seq2Seq:
     ours = prepared.source_tokenizer, prepared.target_tokenizer
     same = config.data.reverse_source == prepared.config.data.reverse_source
     if not same or any(one.to_json() != other.to_json() for one, other in zip(tokenizers, ours, strict=True)):
-        cure = "train it on the same data (with the same dev part) and the same tokenizer knobs"
+        cure = "train it on the same data with the same tokenizer knobs"
         raise UsageError(f"the tokenizers of {folder} are others", where=KNOB, cure=cure)
     source, target = tokenizers
     with torch.random.fork_rng(
