@@ -105,7 +105,10 @@ def test_every_preset_trains_and_answers(pairs, tmp_path, name):
     model = antiphon.load(run.folder)
     for text in ("a b c", "", "🙂 never seen", "a " * 300):
         assert isinstance(model.predict(text, max_length=5).text, str)
-    assert "".join(model.stream("a b", seed=1, max_length=5)) == model.predict("a b", beam=1, seed=1, mmi=0.0, max_length=5).text
+    assert (
+        "".join(model.stream("a b", seed=1, max_length=5))
+        == model.predict("a b", beam=1, seed=1, mmi=0.0, max_length=5).text
+    )
 
 
 def test_a_time_budget_is_kept(pairs, tmp_path):

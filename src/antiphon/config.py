@@ -60,6 +60,9 @@ class DataConfig(_Group):
     joined: Annotated[int, Field(ge=0, le=100)] = 0
     """Pairs made of two random ones, one behind the other, for each training pair: teaches few pairs not to skip or
     repeat (Kondo et al. 2021)."""
+    invented: Annotated[int, Field(ge=0, le=100)] = 0
+    """Sources made up for each training pair, letter after letter as in those there are, and answered by
+    train.teachers: what several models know beyond the pairs becomes one model's. For words, names, forms."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     context: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -202,6 +205,11 @@ class TrainConfig(_Group):
     link_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0
     """Several processes: longest wait for another's answer before training ends with an error."""
 
+    @property
+    def teacher_folders(self) -> list[Path]:
+        """The run folders that ``teachers`` names."""
+        return [Path(name.strip()) for name in (self.teachers or "").split(",") if name.strip()]
+
     @model_validator(mode="after")
     def _judged(self) -> TrainConfig:
         if self.dev_metric != "loss" and not self.dev_answers:
@@ -259,6 +267,8 @@ class Config(_Group):
             raise ValueError('train.consistency needs model.softmax = "full"')
         if self.train.teachers is not None and model.softmax == "sampled":
             raise ValueError('train.teachers needs model.softmax = "full"')
+        if data.invented and self.train.teachers is None:
+            raise ValueError("data.invented needs train.teachers: who else could answer?")
         if self.train.teachers is not None and data.subword_dropout:
             raise ValueError("train.teachers needs data.subword_dropout = 0: what they say of a pair is kept")
         return self

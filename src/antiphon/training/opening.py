@@ -14,7 +14,6 @@ from antiphon.errors import FolderError, UsageError
 from antiphon.runtime import folder as files
 from antiphon.training.checkpoint import RESUMABLE
 from antiphon.training.preparation import Prepared, unknown_share
-from antiphon.training.teachers import named
 
 
 def begin_anew(
@@ -23,7 +22,7 @@ def begin_anew(
     """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
     refuse_taken(folder)
     config = load_config(preset, overrides)
-    for teacher in named(config):  # a slip is told before hours of reading
+    for teacher in config.train.teacher_folders:  # a slip is told before hours of reading
         files.read_config(teacher)
     corpus = _read(data, config)
     config, reason = settle(corpus.train, preset, overrides or {})

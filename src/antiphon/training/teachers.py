@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.config import Config
 from antiphon.data.batches import Batch, BatchStream
 from antiphon.errors import UsageError
 from antiphon.nn.engine import load_model
@@ -65,7 +64,7 @@ class Teachers:
             FolderError: one is missing or damaged.
             UsageError: one is exported, or has other tokenizers.
         """
-        models = [_teacher(folder, prepared) for folder in named(prepared.config)]
+        models = [_teacher(folder, prepared) for folder in prepared.config.train.teacher_folders]
         return cls(models, precision) if models else None
 
     def __len__(self) -> int:
@@ -140,11 +139,6 @@ class _Said:
         places[: batch.rows] = np.minimum(starts[:, None] + np.arange(T), ends[:, None] - 1)
         ids, probs = self._ids[places].astype(np.int64), self._probs[places].astype(np.float32)
         return Lesson(torch.from_numpy(ids), torch.from_numpy(probs))
-
-
-def named(config: Config) -> list[Path]:
-    """The folders of the teachers that the knobs ask for."""
-    return [Path(name.strip()) for name in (config.train.teachers or "").split(",") if name.strip()]
 
 
 def _teacher(folder: Path, prepared: Prepared) -> Seq2Seq:

@@ -113,6 +113,10 @@ def train(
         warnings: list[str] = []
         found: list[tuple[Prepared, Card | None, str]] = []
 
+        def tell(sentence: str) -> None:
+            if observer is not None:
+                observer(Warned(0, sentence))
+
         def ready() -> None:
             config, corpus, reason = begin(data, folder, preset, overrides)
             held.enter_context(files.locked(folder))
@@ -121,7 +125,7 @@ def train(
             else:
                 refuse_taken(folder)  # again: another process may have trained here while we read
                 files.cleared(folder)
-                prepared = prepare(corpus, config, folder)
+                prepared = prepare(corpus, config, folder, tell=tell)
                 write_config(folder, preset or AUTO, prepared, corpus)
             found.append((prepared, corpus.card, reason))
 
