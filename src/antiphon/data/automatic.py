@@ -221,7 +221,7 @@ class _Budget:
             ways.append(self.asked["max_updates"] / an_epoch)
         if self.asked.get("epochs"):
             ways.append(self.asked["epochs"])
-        passes = float(min(ways, default=usual))
+        passes = float(min(ways, default=max(4, round(usual / self.times**0.5))))
         return passes, passes * an_epoch
 
 
