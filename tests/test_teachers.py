@@ -74,7 +74,7 @@ def test_the_loss_is_the_cross_entropy_with_truth_and_lesson_mixed_and_its_gradi
 
 def test_a_lesson_is_the_likeliest_words_of_the_mean_prediction_whatever_the_batch(home):
     run = prepared(home, teachers=f"{home / 'teacher1'}, {home / 'teacher2'}")
-    teachers = Teachers.of(run, "f32")
+    teachers = Teachers.of(run.config, (run.source_tokenizer, run.target_tokenizer), "f32")
     assert len(teachers) == 2
     assert not teachers.knows(0)
     teachers.learn(0, run.stream(0, 0))
@@ -139,7 +139,7 @@ def test_resumed_equals_never_stopped_bit_for_bit(home, tmp_path):
 
 def test_a_signal_while_teachers_are_asked_stops_there(home):
     run = prepared(home, teachers=str(home / "teacher1"))
-    teachers = Teachers.of(run, "f32")
+    teachers = Teachers.of(run.config, (run.source_tokenizer, run.target_tokenizer), "f32")
     asked = iter([False, False, True])
     with pytest.raises(InterruptedLesson):
         teachers.learn(0, run.stream(0, 0), interrupted=lambda: next(asked))
@@ -178,6 +178,7 @@ def test_an_exported_model_is_no_teacher(home, tmp_path):
     given = knobs(updates=5, train={"teachers": str(tmp_path / "exported")})
     with pytest.raises(UsageError, match="no run folder with weights"):
         antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=given)
+    assert not (tmp_path / "run").exists()
 
 
 # Sources that are made up.
@@ -234,5 +235,7 @@ def test_made_up_pairs_are_learnt_from_beside_the_others_and_are_none_of_dev(hom
 
 
 def test_nobody_is_there_to_answer(home):
+    with pytest.raises(UsageError, match="names no folder"):
+        load_config(None, {"train": {"teachers": " , "}})
     with pytest.raises(UsageError, match=r"data\.invented needs train\.teachers"):
         load_config(None, {"data": {"invented": 1}})

@@ -212,6 +212,8 @@ class TrainConfig(_Group):
 
     @model_validator(mode="after")
     def _judged(self) -> TrainConfig:
+        if self.teachers is not None and not self.teacher_folders:
+            raise ValueError("train.teachers names no folder")
         if self.dev_metric != "loss" and not self.dev_answers:
             raise ValueError(f'train.dev_metric = "{self.dev_metric}" needs train.dev_answers to be 1 at least')
         return self

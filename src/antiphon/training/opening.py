@@ -14,6 +14,7 @@ from antiphon.errors import FolderError, UsageError
 from antiphon.runtime import folder as files
 from antiphon.training.checkpoint import RESUMABLE
 from antiphon.training.preparation import Prepared, unknown_share
+from antiphon.training.teachers import check_teachers
 
 
 def begin_anew(
@@ -22,8 +23,7 @@ def begin_anew(
     """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
     refuse_taken(folder)
     config = load_config(preset, overrides)
-    for teacher in config.train.teacher_folders:  # a slip is told before hours of reading
-        files.read_config(teacher)
+    check_teachers(config)  # a slip is told before hours of reading
     corpus = _read(data, config)
     config, reason = settle(corpus.train, preset, overrides or {})
     if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):

@@ -26,6 +26,7 @@ from antiphon.data.workers import over
 from antiphon.errors import FolderError
 from antiphon.runtime import folder as files
 from antiphon.training.invented import invented_spans, write_invented
+from antiphon.training.teachers import check_teachers
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,7 @@ def prepare(
     else:
         files.write_text(folder / files.SOURCE_TOKENIZER, source_tokenizer.to_json())
         files.write_text(folder / files.TARGET_TOKENIZER, target_tokenizer.to_json())
+    check_teachers(config, tokenizers)  # before what may take hours
     if config.data.invented:
         write_invented(corpus, config, folder, source_tokenizer, tell=tell)
     train, dev = _write_ids(corpus, config, folder, tokenizers)

@@ -14,7 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from antiphon.config import Config
 from antiphon.data.batches import Batch, BatchStream
+from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import UsageError
 from antiphon.nn.engine import load_model
 from antiphon.nn.kernels import product_format
@@ -22,7 +24,6 @@ from antiphon.nn.packing import Packing
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import WEIGHTS, read_config, read_tokenizers
 from antiphon.training.precision import Precision, products_in
-from antiphon.training.preparation import Prepared
 
 KNOB = "--train.teachers"
 LIKELIEST = 8
@@ -57,14 +58,14 @@ class Teachers:
         self._said: tuple[int, _Said] | None = None  # number of a shard, and what was said of it
 
     @classmethod
-    def of(cls, prepared: Prepared, precision: Precision) -> Self | None:
+    def of(cls, config: Config, tokenizers: tuple[Tokenizer, Tokenizer], precision: Precision) -> Self | None:
         """Those that a run's knobs name; None where they name none.
 
         Raises:
-            FolderError: one is missing or damaged.
-            UsageError: one is exported, or has other tokenizers.
+            FolderError, UsageError: as `check_teachers`.
         """
-        models = [_teacher(folder, prepared) for folder in prepared.config.train.teacher_folders]
+        check_teachers(config, tokenizers)
+        models = [_teacher(folder, tokenizers) for folder in config.train.teacher_folders]
         return cls(models, precision) if models else None
 
     def __len__(self) -> int:
@@ -141,18 +142,28 @@ class _Said:
         return Lesson(torch.from_numpy(ids), torch.from_numpy(probs))
 
 
-def _teacher(folder: Path, prepared: Prepared) -> Seq2Seq:
+def check_teachers(config: Config, tokenizers: tuple[Tokenizer, Tokenizer] | None = None) -> None:
+    """Whether the knobs name trained runs; once the run's own tokenizers are known, whether theirs are the same.
+
+    Raises:
+        FolderError: one is missing or damaged.
+        UsageError: one is exported, or has other tokenizers.
+    """
+    for folder in config.train.teacher_folders:
+        theirs, _ = read_config(folder)
+        if not (folder / WEIGHTS).is_file():
+            raise UsageError(f"{folder} is no run folder with weights", where=KNOB, cure="name runs of antiphon train")
+        if tokenizers is None:
+            continue
+        same = theirs.data.reverse_source == config.data.reverse_source
+        pairs = zip(read_tokenizers(folder), tokenizers, strict=True)
+        if not same or any(one.to_json() != other.to_json() for one, other in pairs):
+            cure = "train it on the same data with the same tokenizer knobs"
+            raise UsageError(f"the tokenizers of {folder} are others", where=KNOB, cure=cure)
+
+
+def _teacher(folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]) -> Seq2Seq:
     config, _ = read_config(folder)
-    tokenizers = read_tokenizers(folder)
-    if not (folder / WEIGHTS).is_file():
-        raise UsageError(f"{folder} is no run folder with weights", where=KNOB, cure="name runs of antiphon train")
-    ours = prepared.source_tokenizer, prepared.target_tokenizer
-    same = config.data.reverse_source == prepared.config.data.reverse_source
-    if not same or any(one.to_json() != other.to_json() for one, other in zip(tokenizers, ours, strict=True)):
-        cure = "train it on the same data with the same tokenizer knobs"
-        raise UsageError(f"the tokenizers of {folder} are others", where=KNOB, cure=cure)
     source, target = tokenizers
-    with torch.random.fork_rng(
-        devices=()
-    ):  # a model begins with random weights: who has teachers draws as who has none
+    with torch.random.fork_rng(devices=()):  # weights begin at random: who has teachers draws as who has none
         return load_model(folder, config.model, source_vocabulary=source.size, target_vocabulary=target.size)

@@ -172,7 +172,7 @@ class _Trainer:
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
-        self._teachers = Teachers.of(prepared, self._precision)
+        self._teachers = Teachers.of(config, (prepared.source_tokenizer, prepared.target_tokenizer), self._precision)
         self._stability = Stability(config.train.clip)
         self._origin = Origin.of(config, peers.size)
         self._position = Position()
