@@ -270,7 +270,7 @@ class Config(_Group):
         if self.train.teachers is not None and model.softmax == "sampled":
             raise ValueError('train.teachers needs model.softmax = "full"')
         if data.invented and self.train.teachers is None:
-            raise ValueError("data.invented needs train.teachers: who else could answer?")
+            raise ValueError("data.invented needs train.teachers, who answer what is made up")
         if self.train.teachers is not None and data.subword_dropout:
             raise ValueError("train.teachers needs data.subword_dropout = 0: what they say of a pair is kept")
         return self
