@@ -5,24 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import antiphon
 from antiphon.config import load_config
-from antiphon.data.invention import invent
 from antiphon.errors import FolderError, UsageError
 from antiphon.export.folder import export
 from antiphon.nn.engine import load_model
 from antiphon.nn.softmax import full_loss
 from antiphon.training import teachers as module
 from antiphon.training.preparation import follow
-from antiphon.training.progress import Started, Validated, Warned
+from antiphon.training.progress import Validated, Warned
 from antiphon.training.teachers import InterruptedLesson, Teachers
 from small_runs import Watcher, knobs, write_pairs
 
@@ -181,61 +177,6 @@ def test_an_exported_model_is_no_teacher(home, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-# Sources that are made up.
-
-
-@given(
-    rows=st.lists(st.lists(st.integers(5, 9), max_size=6), max_size=12),
-    count=st.integers(0, 40),
-    seed=st.integers(-5, 5),
-)
-def test_what_is_invented_is_new_and_of_pieces_that_were_seen(rows, count, seed):
-    made = invent(rows, count, vocabulary=10, seed=seed)
-    assert len(made) == len(set(made)) <= count
-    assert made == invent(rows[::-1], count, vocabulary=10, seed=seed)
-    known = {tuple(row) for row in rows}
-    for row in made:
-        assert row not in known
-        assert 0 < len(row) <= max(map(len, rows))
-        assert set(row) <= {token for each in rows for token in each}
-
-
-def test_contexts_are_as_long_as_they_are_common():
-    """Sixty words in which e always follows a b, five times or more, and one c after a d, once."""
-    rows = [[5, 6, n, 6] for n in (7, 8, 9) for _ in range(1)] + [[5, 6] * n for n in range(1, 8)]
-    made = invent(rows, 200, vocabulary=12, seed=1)
-    assert made
-    assert all(row[0] == 5 for row in made)  # ten words begin so, and no other way
-    assert all(after == 6 for row in made for before, after in pairwise(row) if before == 5)
-    large = invent([[token, 5999] for token in range(5, 400)], 100, vocabulary=6000, seed=1)
-    assert all(0 <= token < 6000 for row in large for token in row)
-
-
-def test_made_up_pairs_are_learnt_from_beside_the_others_and_are_none_of_dev(home, tmp_path):
-    given = taught(home, names=("teacher1", "teacher2"))
-    given["data"] = {**given["data"], "invented": 2}
-    heard = Watcher()
-    run = antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=given, observer=heard)
-    made = antiphon.read_pairs(run.folder / "invented.tsv")
-    real = antiphon.read_pairs(home / "pairs.tsv")
-    assert len(made) > 100
-    assert not {pair.source for pair in made} & {pair.source for pair in real}
-    models = antiphon.load(home / "teacher1", home / "teacher2")
-    assert [pair.target for pair in made] == [p.text for p in models.predict([p.source for p in made], beam=1)]
-    assert "sources are made up, and answered by 2 models" in heard.of(Warned)[0].message
-    [started] = heard.of(Started)
-    assert started.train_pairs == 3 * (len(real) - started.dev_pairs + len(made))  # two joined for each
-    tokenizers = {(folder / "tokenizer.json").read_text() for folder in (run.folder, home / "teacher1")}
-    assert len(tokenizers) == 1
-    stopped = antiphon.train(home / "pairs.tsv", tmp_path / "parts", knobs=given, observer=Watcher(stop_at=10))
-    (stopped.folder / "ids" / "train-00000.npz").unlink()  # it is made again
-    antiphon.train(home / "pairs.tsv", tmp_path / "parts", resume=True)
-    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("run", "parts")]
-    assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
-
-
-def test_nobody_is_there_to_answer(home):
+def test_no_name_is_no_teacher():
     with pytest.raises(UsageError, match="names no folder"):
         load_config(None, {"train": {"teachers": " , "}})
-    with pytest.raises(UsageError, match=r"data\.invented needs train\.teachers"):
-        load_config(None, {"data": {"invented": 1}})

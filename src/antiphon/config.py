@@ -60,9 +60,6 @@ class DataConfig(_Group):
     joined: Annotated[int, Field(ge=0, le=100)] = 0
     """Pairs made of two random ones, one behind the other, for each training pair: teaches few pairs not to skip or
     repeat (Kondo et al. 2021)."""
-    invented: Annotated[int, Field(ge=0, le=100)] = 0
-    """Sources made up for each training pair, letter after letter as in those there are, and answered by
-    train.teachers: what several models know beyond the pairs becomes one model's. For words, names, forms."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     context: Annotated[int, Field(ge=0, le=1000)] = 0
@@ -269,8 +266,6 @@ class Config(_Group):
             raise ValueError('train.consistency needs model.softmax = "full"')
         if self.train.teachers is not None and model.softmax == "sampled":
             raise ValueError('train.teachers needs model.softmax = "full"')
-        if data.invented and self.train.teachers is None:
-            raise ValueError("data.invented needs train.teachers, who answer what is made up")
         if self.train.teachers is not None and data.subword_dropout:
             raise ValueError("train.teachers needs data.subword_dropout = 0: what they say of a pair is kept")
         return self

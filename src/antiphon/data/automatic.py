@@ -72,7 +72,7 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     """
     if preset not in (None, AUTO):
         return load_config(preset, asked), ""
-    choice = _of(pairs, _Budget(asked.get("train", {}), 1 + asked.get("data", {}).get("invented", 0)))
+    choice = _of(pairs, _Budget(asked.get("train", {})))
     knobs, data = choice.knobs, asked.get("data", {})
     if not TOKENIZING.isdisjoint(data):  # then the user's tokenizers decide what can be shared
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in TOKENIZING}
@@ -206,13 +206,10 @@ class _Budget:
     """How often the data will be gone through, by what the user asks for."""
 
     asked: Mapping[str, Any]
-    times: int = 1
-    """Pairs there will be for each."""
 
     def __call__(self, pairs: int, *, positions: float, tokens: float, rows: int, usual: int) -> tuple[float, float]:
         """(passes, updates) of so many pairs with so many positions and target tokens each, ``rows`` positions a batch;
         ``usual`` passes where nothing is asked for."""
-        pairs *= self.times
         an_epoch = pairs * positions / (FILLED * rows)
         ways = []
         if self.asked.get("minutes"):
@@ -221,7 +218,7 @@ class _Budget:
             ways.append(self.asked["max_updates"] / an_epoch)
         if self.asked.get("epochs"):
             ways.append(self.asked["epochs"])
-        passes = float(min(ways, default=max(4, round(usual / self.times**0.5))))
+        passes = float(min(ways, default=usual))
         return passes, passes * an_epoch
 
 

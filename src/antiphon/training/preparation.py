@@ -25,7 +25,6 @@ from antiphon.data.tokenizer import MOST_COUNTED, UNK, Tokenizer, census, forget
 from antiphon.data.workers import over
 from antiphon.errors import FolderError
 from antiphon.runtime import folder as files
-from antiphon.training.invented import invented_spans, write_invented
 from antiphon.training.teachers import check_teachers
 
 
@@ -102,21 +101,12 @@ class Prepared:
         )
 
 
-def prepare(
-    corpus: Corpus, config: Config, folder: Path, *, tell: Callable[[str], None] = lambda _sentence: None
-) -> Prepared:
-    """Trains the tokenizers, makes up pairs (``data.invented``), encodes train and dev (into `ids_of`), chooses the
-    buckets.
-
-    Args:
-        corpus: all pairs there are.
-        config: the run's.
-        folder: the run's.
-        tell: told, in a sentence, of what takes long.
+def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
+    """Trains the tokenizers, encodes train and dev (into `ids_of`), chooses the buckets.
 
     Raises:
         FolderError: the address for ids holds some already; a teacher is missing or damaged.
-        UsageError: teachers of different tokenizers.
+        UsageError: a teacher has other tokenizers.
         SaveError: the disk refuses.
     """
     address = files.ids_of(config, folder)
@@ -130,8 +120,6 @@ def prepare(
         files.write_text(folder / files.SOURCE_TOKENIZER, source_tokenizer.to_json())
         files.write_text(folder / files.TARGET_TOKENIZER, target_tokenizer.to_json())
     check_teachers(config, tokenizers)  # before what may take hours
-    if config.data.invented:
-        write_invented(corpus, config, folder, source_tokenizer, tell=tell)
     train, dev = _write_ids(corpus, config, folder, tokenizers)
     plan = _plan(config.data, train)
     data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
@@ -149,11 +137,9 @@ def _write_ids(
         _encoded, learnt_from=learnt_from, tokenizers=tokenizers, texts=config.data.subword_dropout > 0
     )
     sizes = {"vocabulary": tokenizers[1].size, "seed": config.train.seed, "scratch": spool}
-    joined, invented = config.data.joined, config.data.invented
-    pairs, size = (1 + invented) * len(corpus.train), (1 + invented) * corpus.train.bytes
-    shards = shards_for((1 + joined) * pairs, (1 + 2 * joined) * size)
-    spans = [*corpus.train.spans, *invented_spans(folder)]
-    train = Shards.write(address, "train", over(job, spans), shards=shards, **sizes)
+    joined = config.data.joined
+    shards = shards_for((1 + joined) * len(corpus.train), (1 + 2 * joined) * corpus.train.bytes)
+    train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
     dev = Shards.write(address, "dev", [encode(dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
     return train, dev
 

@@ -113,10 +113,6 @@ def train(
         warnings: list[str] = []
         found: list[tuple[Prepared, Card | None, str]] = []
 
-        def tell(sentence: str) -> None:
-            if observer is not None:
-                observer(Warned(0, sentence))
-
         def ready() -> None:
             config, corpus, reason = begin(data, folder, preset, overrides)
             held.enter_context(files.locked(folder))
@@ -125,7 +121,7 @@ def train(
             else:
                 refuse_taken(folder)  # again: another process may have trained here while we read
                 files.cleared(folder)
-                prepared = prepare(corpus, config, folder, tell=tell)
+                prepared = prepare(corpus, config, folder)
                 write_config(folder, preset or AUTO, prepared, corpus)
             found.append((prepared, corpus.card, reason))
 
