@@ -174,7 +174,7 @@ class TrainConfig(_Group):
     the two answers together; 0: once (full softmax only). An update costs about twice as much."""
     teachers: str | None = None
     """Run folders, comma-separated, whose mean prediction is learnt from beside the truth: several models become one
-    (Hinton et al. 2015; full softmax only). Same data and tokenizers; an update takes longer by a part for each."""
+    (Hinton et al. 2015; full softmax only). Same data and tokenizers. They are asked once, before the first update."""
     distillation: Share = 0.7
     """How much of what is learnt is the teachers' prediction; the rest is the truth."""
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
