@@ -452,6 +452,16 @@ def test_without_dropout_twins_agree_and_the_loss_is_that_of_one(attention):
     torch.testing.assert_close(found[0.0], found[5.0])
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_an_untrained_model_expects_words_as_common_as_they_are(smoothing):
+    model = Seq2Seq(ModelConfig(hidden=8, embedding=8, heads=2), source_vocabulary=7, target_vocabulary=7)
+    counts = np.array([0, 0, 6, 0, 3, 0, 1])
+    model.expect(counts, smoothing)
+    found = torch.softmax(model.softmax_bias[:, 0], 0)
+    wanted = (1 - smoothing) * torch.tensor(np.maximum(counts, 0.5) / 10) + smoothing / 7
+    torch.testing.assert_close(found, (wanted / wanted.sum()).float())
+
+
 def test_sampling_every_word_is_the_full_softmax_with_corrected_logits():
     torch.manual_seed(0)
     vocabulary = 9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,6 +69,19 @@ class Seq2Seq(nn.Module):
             finals=self.encoder.finals,
             layers=self.encoder.forwards if config.share_rnn else None,
         )
+
+    @torch.no_grad()
+    def expect(self, counts: np.ndarray, smoothing: float) -> None:
+        """Begins with how common each word is, so that this need not be learnt: by a sampled softmax, which shows a
+        rare word seldom, it would be learnt slowly.
+
+        Args:
+            counts: (V,) how often each id is a target.
+            smoothing: of the labels that will be learnt from.
+        """
+        share = torch.from_numpy(np.maximum(counts, 0.5) / max(counts.sum(), 1))
+        log_share = torch.log((1 - smoothing) * share + smoothing / len(share))
+        self.softmax_bias.copy_((log_share - log_share.mean()).unsqueeze(1))
 
     def encode(self, src: Tensor, src_len: Tensor) -> tuple[Memory, DecoderState]:
         """Sources (B, S) with lengths (B,) → the memory and the decoder's first state."""

@@ -161,6 +161,9 @@ class _Trainer:
         }
         _refuse_giant(config, vocabularies)
         self._model = Seq2Seq(config.model, **vocabularies)
+        self._model.expect(
+            prepared.train.counts, config.train.label_smoothing if config.model.softmax == "full" else 0.0
+        )
         # a second set of weights only where the averaged ones differ from those that are trained
         self._averaged = Seq2Seq(config.model, **vocabularies) if config.train.average else self._model
         sparse = self._model.sparse_parameters()
