@@ -68,7 +68,7 @@ def test_learns_to_copy_and_reverse(tasks, tmp_path, cell, attention, feed):
                 "dropout": 0.1 if attention == "none" else 0.0,
             },
             "train": {
-                "max_updates": 800,
+                "max_updates": 1200 if attention == "none" else 800,
                 "batch_size": 128,
                 "precision": "f32",
                 "learning_rate": 4e-3,
