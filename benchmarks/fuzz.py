@@ -450,7 +450,7 @@ def strategies(name: str, seeds: Sequence[bytes]) -> Any:
     )
     encoded = tree.map(lambda value: json.dumps(value).encode())
     if name in ("config", "knobs"):
-        groups = {group: field.annotation for group, field in Config.model_fields.items()}
+        groups = {group: type(getattr(Config(), group)) for group in Config.model_fields}
         held = st.fixed_dictionaries(
             {
                 group: st.sets(st.sampled_from(sorted(kind.model_fields)), max_size=3).flatmap(
@@ -641,7 +641,7 @@ def by_atheris(name: str, cases: int, seed: int) -> dict[str, Any]:
 def inside_atheris(name: str, cases: int, seed: int, report: str) -> None:
     import atheris  # type: ignore[import-not-found]
 
-    with atheris.instrument_imports(
+    with atheris.instrument_imports(  # pyright: ignore[reportAttributeAccessIssue]
         include=["antiphon.config", "antiphon.data", "antiphon.runtime", "antiphon.training.progress"]
     ):
         import antiphon.config

@@ -266,7 +266,7 @@ def work_on_texts(model: str, cases: range) -> None:
             deadline=None,
             database=None,
             phases=[Phase.generate],
-            suppress_health_check=list(HealthCheck),
+            suppress_health_check=[*HealthCheck.__members__.values()],
         )
         seed(number)(tried(given(anything | anything | anything | anything | long)(one)))()
 

@@ -58,7 +58,7 @@ def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, ob
     config = load_config(preset, knobs)
     torch.manual_seed(1)
     with tempfile.TemporaryDirectory() as scratch:
-        corpus = read_corpus(data, context=config.data.context, dev_pairs=8, seed=1)
+        corpus = read_corpus(data, context=config.data.context, dev_pairs=8)
         prepared = prepare(corpus, config, Path(scratch))
         config = prepared.config
         sizes = prepared.source_tokenizer.size, prepared.target_tokenizer.size
@@ -67,7 +67,7 @@ def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, ob
         dense = sum(p.numel() for p in model.parameters() if not any(p is table for table in tables))
         optimizer, sampler = optimizer_for(model, config), sampler_for(prepared)
         precision = choose_precision(config.train.precision)
-        compute, rows, tokens, steps = {}, {}, [], []
+        compute, rows, total, tokens, steps = {}, {}, 0, [], []
         for count in COUNTS:
             streams = [replace(prepared, part=(rank, count)).stream(0, 0) for rank in sorted({0, count - 1})]
             times, touched = [], []

@@ -86,7 +86,7 @@ def sorted_batches(prepared: Prepared, positions: int) -> dict[str, float]:
 def measure(data: Path, preset: str) -> dict[str, dict[str, float]]:
     """All ways for one corpus."""
     config = load_config(preset, {"data": {"buckets": SHAPES}, "train": {"batch_tokens": 3000}})
-    corpus = read_corpus(data, context=config.data.context, dev_pairs=config.data.dev_pairs, seed=1)
+    corpus = read_corpus(data, context=config.data.context, dev_pairs=config.data.dev_pairs)
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(corpus, config, Path(scratch))
         by_hand = BucketPlan.by_hand(CS20)

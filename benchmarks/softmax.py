@@ -90,7 +90,7 @@ def whole(size: int, repeats: int) -> float:
     model = Seq2Seq(config.model, source_vocabulary=size, target_vocabulary=size).train()
     optimizer = optimizer_for(model, config)
     sampler = LogUniformSampler(frequencies(size), 1)
-    texts = [[words(size, 15, rng) for _ in range(config.train.batch_size or 64)] for _ in range(2)]
+    texts = [[words(size, 15, rng).tolist() for _ in range(config.train.batch_size or 64)] for _ in range(2)]
     batch = make_batch(texts[0], texts[1], (19, 19))
     count = 0
 

@@ -133,7 +133,7 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
     clock.watch(model.decoder, "decode and attend")
     if model.decoder.attention is not None:
         clock.watch(model.decoder.attention, "attend")
-    tokens, flops, rates = 0, 0.0, []
+    begun, tokens, flops, rates = time.perf_counter(), 0, 0.0, []
     for number in range(WARM + updates):
         if number == WARM:
             clock.spent.clear()
@@ -195,7 +195,7 @@ def main() -> None:
             torch.set_num_threads(asked.threads)
         with tempfile.TemporaryDirectory() as scratch:
             corpus = read_corpus(
-                asked.data, context=config.data.context, dev_pairs=config.data.dev_pairs, seed=config.train.seed
+                asked.data, context=config.data.context, dev_pairs=config.data.dev_pairs
             )
             prepared = prepare(corpus, config, Path(scratch))
             report = prepared.report()

@@ -168,7 +168,7 @@ class Torture:
         self.lives += 1
         self._phase[0] = BEFORE
         child = self._born(out)
-        status = None
+        status, phase = None, BEFORE
         if may_kill:
             until = time.monotonic() + self._random.random() * self._longest
             while status is None and (left := until - time.monotonic()) > 0:
