@@ -36,6 +36,7 @@ from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import LOG, read_lines
 from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
+from antiphon.training.memory import keep
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared, prepare
 from benchmarks import machine
@@ -120,6 +121,7 @@ class Clock:
 
 def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]:
     """Where the time of an update goes, and what its products reach."""
+    keep()  # as training does
     torch.manual_seed(config.train.seed)
     sizes = {
         "source_vocabulary": prepared.source_tokenizer.size,

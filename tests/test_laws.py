@@ -274,7 +274,13 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
         d_keys, d_score = torch.zeros(rows, 4, 9), torch.zeros(rows, 9)
         scores = kernels.tanh_scores(q, keys, score, mask)
         d_q = kernels.tanh_scores_backward(q, keys, score, mask, torch.randn(rows, 4), d_keys, d_score)
-        return [*found, scores, d_q, d_keys, d_score]
+        found += [scores, d_q, d_keys, d_score]
+        for width in (9, 300):  # within a block of the kernel's sums, and beyond
+            keys = torch.randn(rows, 4, width).to(number)
+            found += [kernels.compare(torch.randn(rows, 1, width).to(number), keys)]
+            found += [kernels.read(torch.rand(rows, 1, 4).to(number), keys)]
+        many = [torch.randn(70_000), torch.randn(3, 5)]
+        return [*found, torch.tensor(kernels.norm(many)) / 300]
 
     ours = results()
     monkeypatch.setattr(kernels, "_library", lambda: None)

@@ -18,7 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antiphon.nn.kernels import LoopProduct, column_sums, product_format, tanh_scores, tanh_scores_backward
+from antiphon.nn.kernels import (
+    LoopProduct,
+    column_sums,
+    compare,
+    product_format,
+    read,
+    tanh_scores,
+    tanh_scores_backward,
+)
 
 
 class Shared:
@@ -31,7 +39,7 @@ class Shared:
 
     def __init__(self, matrix: Tensor, other: Tensor | None) -> None:
         self._originals = matrix, other
-        self.matrix = matrix.detach().to(product_format())
+        self.matrix = matrix.detach().to(product_format()).contiguous()
         self.inputs: list[Tensor] = []
         self.grads: list[Tensor] = []
 
@@ -128,7 +136,7 @@ class _Read(torch.autograd.Function):
         ctx.shared, ctx.dtype = shared, weights.dtype
         weights = weights.to(shared.matrix.dtype)
         ctx.save_for_backward(weights)
-        return torch.bmm(weights, shared.matrix[: len(weights)])
+        return read(weights, shared.matrix[: len(weights)])
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
@@ -137,7 +145,7 @@ class _Read(torch.autograd.Function):
         grad = grad.to(shared.matrix.dtype)
         shared.inputs.append(weights.detach())
         shared.grads.append(grad)
-        return torch.bmm(grad, shared.matrix[: len(grad)].transpose(1, 2)).to(ctx.dtype), None, None
+        return compare(grad, shared.matrix[: len(grad)]).to(ctx.dtype), None, None
 
 
 class _Compare(torch.autograd.Function):
@@ -146,7 +154,7 @@ class _Compare(torch.autograd.Function):
         ctx.shared, ctx.dtype = shared, queries.dtype
         queries = queries.to(shared.matrix.dtype)
         ctx.save_for_backward(queries)
-        return torch.bmm(queries, shared.matrix[: len(queries)].transpose(1, 2))
+        return compare(queries, shared.matrix[: len(queries)])
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
@@ -155,7 +163,7 @@ class _Compare(torch.autograd.Function):
         grad = grad.to(shared.matrix.dtype)
         shared.inputs.append(grad)
         shared.grads.append(queries.detach())
-        return torch.bmm(grad, shared.matrix[: len(grad)]).to(ctx.dtype), None, None
+        return read(grad, shared.matrix[: len(grad)]).to(ctx.dtype), None, None
 
 
 class LoopTanh(Shared):

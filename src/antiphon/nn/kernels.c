@@ -12,6 +12,7 @@
 #include <string.h>
 
 #define PARALLEL_FROM 8192 /* numbers below which waking a second thread costs more than it saves */
+#define READ_BLOCK 128
 
 static inline float widen(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
@@ -62,6 +63,28 @@ void adam(long n, const float *grad, float *weights, float *first, float *second
         float w = weights[at] = weights[at] * left - rate * (m * up1) / (sqrtf(v * up2) + 1e-8f);
         if (average) average[at] = w + decay * (average[at] - w);
     }
+}
+
+/* The sum of the squares of n numbers: by blocks, so that it does not depend on the number of threads. */
+#define NORM_BLOCK 16384
+#define NORM_BLOCKS 512
+double squares(long n, const float *x) {
+    double total = 0.0, of_block[NORM_BLOCKS];
+    for (long first = 0; first < n; first += (long)NORM_BLOCK * NORM_BLOCKS) {
+        long left = n - first < (long)NORM_BLOCK * NORM_BLOCKS ? n - first : (long)NORM_BLOCK * NORM_BLOCKS;
+        int blocks = (int)((left + NORM_BLOCK - 1) / NORM_BLOCK);
+#pragma omp parallel for schedule(static) if (left >= 4 * NORM_BLOCK)
+        for (int block = 0; block < blocks; block++) {
+            const float *from = x + first + (long)block * NORM_BLOCK;
+            long most = left - (long)block * NORM_BLOCK < NORM_BLOCK ? left - (long)block * NORM_BLOCK : NORM_BLOCK;
+            double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+            for (long at = 0; at < most; at++) sum += (double)from[at] * from[at];
+            of_block[block] = sum;
+        }
+        for (int block = 0; block < blocks; block++) total += of_block[block];
+    }
+    return total;
 }
 
 /* Adam for rows (n) of a table: grad (n, D); weights, first, second and average (V, D); average and waited (n) may be null.
@@ -490,6 +513,40 @@ void NAME(gru_backward)(int n, int later, int H, const NUMBER *gates, const floa
             to_b[H + j] = PUT(d_z);
             to_b[2 * H + j] = PUT(d_new * r);
             carried[j] = d * z;
+        }
+    }
+}
+
+/* out (n, S) = q (n, D) times k (n, S, D), row by row */
+void NAME(compare)(int n, int S, int D, const NUMBER *q, const NUMBER *k, NUMBER *out) {
+#pragma omp parallel for schedule(static) if ((long)n * S * D >= PARALLEL_FROM)
+    for (int row = 0; row < n; row++) {
+        const NUMBER *query = q + (long)row * D;
+        for (int s = 0; s < S; s++) {
+            const NUMBER *key = k + ((long)row * S + s) * D;
+            float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+            for (int d = 0; d < D; d++) sum += GET(query[d]) * GET(key[d]);
+            out[(long)row * S + s] = PUT(sum);
+        }
+    }
+}
+
+/* out (n, D) = w (n, S) times v (n, S, D), row by row */
+void NAME(read)(int n, int S, int D, const NUMBER *w, const NUMBER *v, NUMBER *out) {
+#pragma omp parallel for schedule(static) if ((long)n * S * D >= PARALLEL_FROM)
+    for (int row = 0; row < n; row++) {
+        const NUMBER *share = w + (long)row * S, *value = v + (long)row * S * D;
+        for (int first = 0; first < D; first += READ_BLOCK) { /* sums that stay in registers */
+            int width = D - first < READ_BLOCK ? D - first : READ_BLOCK;
+            float sums[READ_BLOCK] = {0};
+            for (int s = 0; s < S; s++) {
+                float weight = GET(share[s]);
+                const NUMBER *from = value + (long)s * D + first;
+#pragma omp simd
+                for (int d = 0; d < width; d++) sums[d] += weight * GET(from[d]);
+            }
+            for (int d = 0; d < width; d++) out[(long)row * D + first + d] = PUT(sums[d]);
         }
     }
 }

@@ -9,12 +9,13 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import math
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -236,6 +237,26 @@ def tanh_scores_backward(
     return d_q
 
 
+def compare(queries: Tensor, keys: Tensor) -> Tensor:
+    """q · k of every position of a row: queries (n, 1, D), keys (n, S, D), both f32 or both bf16 → (n, 1, S)."""
+    library, (rows, positions, width) = _library(), keys.shape
+    if library is None or not keys.is_contiguous():
+        return torch.bmm(queries, keys.transpose(1, 2))
+    out = keys.new_empty(rows, 1, positions)
+    _of(library, "compare", keys)(rows, positions, width, *map(_at, (queries.contiguous(), keys, out)))
+    return out
+
+
+def read(weights: Tensor, values: Tensor) -> Tensor:
+    """Σ w v over the positions of a row: weights (n, 1, S), values (n, S, D), both f32 or both bf16 → (n, 1, D)."""
+    library, (rows, positions, width) = _library(), values.shape
+    if library is None or not values.is_contiguous():
+        return torch.bmm(weights, values)
+    out = values.new_empty(rows, 1, width)
+    _of(library, "read", values)(rows, positions, width, *map(_at, (weights.contiguous(), values, out)))
+    return out
+
+
 def cross_entropy(
     products: Tensor, bias: Tensor, targets: Tensor, smoothing: float, *, gradient: bool
 ) -> tuple[Tensor, Tensor]:
@@ -264,6 +285,14 @@ def cross_entropy(
     fixed = map(_at, (products, bias, targets))
     _of(library, "cross_entropy", products)(rows, size, *fixed, smoothing, int(gradient), _at(nats), _at(smoothed))
     return nats, smoothed
+
+
+def norm(tensors: Sequence[Tensor]) -> float:
+    """The Euclidean norm of all numbers of these f32 tensors together."""
+    library = _library()
+    if library is None or not all(tensor.is_contiguous() for tensor in tensors):
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))))
+    return math.sqrt(sum(library.squares(tensor.numel(), _at(tensor)) for tensor in tensors))
 
 
 def adam(
@@ -445,6 +474,8 @@ _ARGUMENTS = {
     "gru_forward": "nnppppppp",
     "gru_backward": "nnnppppppp",
     "cross_entropy": "nnpppfnpp",
+    "compare": "nnnppp",
+    "read": "nnnppp",
     "layer_forward": "nnpnnppppppppp",
     "layer_backward": "nnpnnppppppppp",
     "lstm_layer_forward": "npnnpppppppp",
@@ -489,6 +520,7 @@ def _built() -> ctypes.CDLL | str:
             function = getattr(library, name + number, None)
             if function is not None:
                 function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], ctypes.c_int
+    library.squares.argtypes, library.squares.restype = [ctypes.c_long, ctypes.c_void_p], ctypes.c_double
     library.has_amx = bool(library.has_lstm_layer())  # type: ignore[attr-defined]
     library.has_sgemm = _lend_sgemm(library)  # type: ignore[attr-defined]
     return library

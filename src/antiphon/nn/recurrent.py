@@ -139,28 +139,27 @@ class _Sequence(torch.autograd.Function):
         w_loop = w_state.to(number)
         if not layer_forward(cell, packing.alive, a, w_loop, bias, first, c0, gates, carried, h, last):
             _loop_forward(cell, packing, a, w_loop, bias, first, c0, gates, carried, h, last)
-        ctx.save_for_backward(x_used, w_input, w_state, gates, h, carried, first, c0)
+        ctx.save_for_backward(x_used, w_used, w_loop, gates, h, carried, first, c0)  # weights are not cast twice
         ctx.packing, ctx.cell, ctx.dtype = packing, cell, x.dtype
         return h, last
 
     @staticmethod
     def backward(ctx, d_h: Tensor, d_last: Tensor):  # type: ignore[override]
-        x, w_input, w_state, gates, h, carried, first, c0 = ctx.saved_tensors
+        x, w_input, w_loop, gates, h, carried, first, c0 = ctx.saved_tensors
         packing, cell, number = ctx.packing, ctx.cell, gates.dtype
         d_h = d_h.to(number).contiguous()
         d_carried = d_last.float().clone()
-        width = len(w_state)
+        width = len(w_loop)
         d_a = gates.new_empty(packing.size, width)
         d_a[packing.real :] = 0
         d_b = d_a
         if cell == "gru":
             d_b = torch.empty_like(d_a)
             d_b[packing.real :] = 0
-        d_h0, w_loop = torch.empty_like(d_carried), w_state.to(number)
+        d_h0 = torch.empty_like(d_carried)
         if not layer_backward(cell, packing.alive, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0):
             _loop_backward(cell, packing, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0)
-        w_used = w_input.to(number)
-        d_x = torch.mm(d_a, w_used).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        d_x = torch.mm(d_a, w_input).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         d_w_input = torch.mm(d_a.t(), x).float()
         h_before = h.new_zeros(h.shape)
         rows = packing.counts[0]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.config import TrainConfig
-from antiphon.nn.kernels import adam, adam_rows
+from antiphon.nn.kernels import adam, adam_rows, norm
 from antiphon.training.muon import Muon
 from antiphon.training.precision import choose_precision
 
@@ -70,9 +70,9 @@ class Optimizer:
         dense = {name: p.grad for name, p in self._dense.items() if p.grad is not None}
         rows = {name: p.grad.coalesce() for name, p in self._sparse.items() if p.grad is not None}
         values = [*dense.values(), *(grad.values() for grad in rows.values())]
-        norm = float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(values))))
-        if math.isfinite(norm) and norm <= most:
-            factor = min(1.0, self._config.clip / norm) if norm else 1.0
+        length = norm(values)
+        if math.isfinite(length) and length <= most:
+            factor = min(1.0, self._config.clip / length) if length else 1.0
             self.updates += 1
             decay = self._decay()
             with torch.no_grad():
@@ -83,7 +83,7 @@ class Optimizer:
                     self._decay_sum += math.log(decay)
         for parameter in (*self._dense.values(), *self._sparse.values()):
             parameter.grad = None
-        return norm
+        return length
 
     def _decay(self) -> float:
         # Early averages would remember the random start: the horizon grows with the updates done.

@@ -29,7 +29,7 @@ from antiphon.training.card import write_card
 from antiphon.training.checkpoint import Origin, Position
 from antiphon.training.distributed import Peers, joined
 from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
-from antiphon.training.memory import give_back, keep
+from antiphon.training.memory import Heap, give_back, keep, resident
 from antiphon.training.opening import Overrides, begin_again, begin_anew, knobs_again, refuse_taken, write_config
 from antiphon.training.precision import Precision, choose_precision
 from antiphon.training.preparation import Prepared, follow, prepare, reopen
@@ -51,8 +51,8 @@ from antiphon.training.validation import InterruptedValidation, Verdict, better,
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
-TRIM_SECONDS = 5.0
-"""Time between two returns of unused memory to the system."""
+TIDY_SECONDS = 5.0
+"""Time between two looks at how much memory is held in vain."""
 SAVE_SECONDS = 300.0
 """Most training time that a crash can cost."""
 RARELY = 20
@@ -282,7 +282,7 @@ class _Trainer:
         """
         losses = tokens = 0.0
         reported, first = time.monotonic(), True  # the first update is told at once: it works
-        trimmed = reported
+        heap, tidied = Heap(), reported
         while True:
             reason = self._ended()
             if reason == INTERRUPTED or (reason and self._position.landmark):
@@ -304,9 +304,9 @@ class _Trainer:
                 self._tell(self._progress(losses / max(tokens, 1), tokens / (now - reported)))
                 losses = tokens = 0.0
                 reported = now
-            if now - trimmed >= TRIM_SECONDS:
-                give_back()
-                trimmed = now
+            if now - tidied >= TIDY_SECONDS:
+                heap.tidy(resident())
+                tidied = now
             if self._stability.lost:
                 self._go_back("too many updates were skipped")
 
