@@ -95,6 +95,7 @@ def test_every_hypothesis_is_what_it_says(rows, config, search):
             assert np.allclose(scored[0], h.token_log_probs, atol=1e-6)
             assert h.log_prob == pytest.approx(scored.sum(), abs=1e-5)
             assert h.score == pytest.approx(h.log_prob / length_penalty(out.size, config.length_penalty))
+            assert h.ids
             assert h.attention.shape == (out.size, src_len[n])
             assert np.allclose(h.attention.sum(axis=1), 1, atol=1e-5)
             assert out.size <= limits(rows)[n]
@@ -111,7 +112,7 @@ def test_a_beam_that_holds_everything_finds_what_enumeration_finds(source, expon
     engine, longest = FakeEngine(vocabulary=7, sharpness=1.0), 3
     src, src_len = padded([source])
     every = []
-    for length in range(longest):
+    for length in range(1, longest):  # no answer is empty
         for ids in itertools.product([4, 5, 6], repeat=length):
             out = np.array([[*ids, EOS]])
             nats = engine.score(src, src_len, np.array([[BOS, *ids]]), out).astype(np.float64).sum()
@@ -122,6 +123,15 @@ def test_a_beam_that_holds_everything_finds_what_enumeration_finds(source, expon
         [found] = beam(engine, src, src_len, config, np.array([longest]))
         assert [h.ids for h in found] == [ids for _, ids in every[:nbest]]
         assert [h.score for h in found] == pytest.approx([score for score, _ in every[:nbest]], abs=1e-6)
+
+
+@pytest.mark.parametrize("search", [beam, greedy, sample])
+def test_an_answer_is_empty_only_if_there_is_nothing_to_say(search):
+    src, src_len = padded([[1]])
+    for vocabulary, said in ((4, [[]]), (5, [[4], [4, 4], [4, 4, 4]])):
+        engine = FakeEngine(vocabulary=vocabulary)
+        [[found]] = search(engine, src, src_len, SearchConfig(nbest=1, unknown=False), np.array([3]))
+        assert found.ids in said
 
 
 @few

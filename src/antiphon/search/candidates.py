@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from antiphon.config import SearchConfig
-from antiphon.data.tokenizer import BOS, UNK
+from antiphon.data.tokenizer import BOS, EOS, UNK
 from antiphon.search.step import Engine, StepOutput
 
-_FORBIDDEN = 3  # PAD, BOS and UNK: so many of a step's candidates may be of no use
+_FORBIDDEN = 4  # PAD, BOS, UNK and at first EOS: so many of a step's candidates may be of no use
 
 
 def candidates(
@@ -19,9 +19,12 @@ def candidates(
     """One step whose forbidden candidates have log-probability -inf.
 
     Forbidden are PAD, BOS, UNK unless ``config.unknown``, and with ``config.no_repeat_ngram`` every token that
-    would complete an n-gram the hypothesis already has. EOS is never forbidden, so no row is left with nothing.
+    would complete an n-gram the hypothesis already has. So is EOS as the first token, since no pair that a model
+    learns from has an empty target, unless there is nothing else to say; later it never is, so that no row is left
+    with nothing.
 
     Args:
+        y: (N,) the token before; BOS: the first is chosen.
         prefixes: (N, t) the tokens of each hypothesis so far.
         wanted: allowed candidates needed in every row. Where rules take too many, the step is asked again for
             more of them, up to the vocabulary; what a row gets never depends on the other rows.
@@ -34,6 +37,10 @@ def candidates(
             forbidden |= out.ids == UNK
         if config.no_repeat_ngram:
             forbidden |= _repeats(prefixes, out.ids, config.no_repeat_ngram)
+        ends = out.ids == EOS
+        forbidden |= ends & (y == BOS)[:, None]
+        if k == engine.vocabulary:
+            forbidden &= ~(ends & forbidden.all(axis=1, keepdims=True))
         enough = k == engine.vocabulary or (not config.no_repeat_ngram and k == wanted + _FORBIDDEN)
         if enough or (k - forbidden.sum(axis=1)).min() >= wanted:
             log_probs = np.where(forbidden, -np.inf, out.log_probs)
