@@ -196,9 +196,7 @@ def main() -> None:
         if asked.threads:
             torch.set_num_threads(asked.threads)
         with tempfile.TemporaryDirectory() as scratch:
-            corpus = read_corpus(
-                asked.data, context=config.data.context, dev_pairs=config.data.dev_pairs
-            )
+            corpus = read_corpus(asked.data, context=config.data.context, dev_pairs=config.data.dev_pairs)
             prepared = prepare(corpus, config, Path(scratch))
             report = prepared.report()
             row |= {"shapes": len(prepared.plan.buckets), "padding of the shapes": float(np.round(report.padding, 4))}

@@ -260,7 +260,8 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
         weights, first, second, means = table.unbind()
         for average in (None, (means, torch.rand(rows), 0.9)):
             moments = first, second
-            kernels.adam_rows(touched, grad, weights, moments, rate=0.1, betas=(0.9, 0.98), update=3, average=average)
+            knobs = {"rate": 0.1, "betas": (0.9, 0.98), "update": 3, "idle": torch.tensor([2, 0, 1, 9, 0])}
+            kernels.adam_rows(touched, grad, weights, moments, average=average, **knobs)
         found.append(table)
         table, grad = torch.randn(4, 9, 7), torch.randn(9, 7)
         table[2] = table[2].abs()
@@ -559,6 +560,24 @@ def test_row_sparse_sgd_and_its_average_equal_the_dense_ones():
     for one, other in zip(*results, strict=True):
         for name in one:
             torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=1e-5)
+
+
+def test_second_moments_of_rows_are_those_of_adam():
+    moments = []
+    for sparse in (True, False):
+        table = torch.nn.Embedding(9, 4, sparse=sparse)
+        optimum = Optimizer(table, TrainConfig(clip=1e9), sparse=[table.weight] if sparse else [])
+        for update in range(8):
+            rows = torch.tensor([7, 1] if update in (0, 5) else [2, 7])  # row 1 is passed by four times
+            (table(rows) * torch.arange(1.0, 5.0) * (1 + update)).sum().backward()
+            optimum.update(1e-3)
+        moments.append(optimum.state()["second/weight"])
+        if sparse:
+            saved, again = optimum.state(), Optimizer(table, TrainConfig(), sparse=[table.weight])
+            again.restore(saved)
+            assert again.state()["touched/weight"].tolist() == [0, 6, 8, 0, 0, 0, 0, 8, 0]
+    for row, since in ((1, 2), (2, 0), (7, 0)):
+        torch.testing.assert_close(moments[0][row] * 0.98**since, moments[1][row])
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing():

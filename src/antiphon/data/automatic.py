@@ -132,11 +132,11 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
         "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates)},
         "search": {
             "sample": True,
-            "temperature": 1.2,
-            "top_k": 50,
+            "temperature": 1.1,
+            "top_k": 100,
             "top_p": 1.0,
             "no_repeat_ngram": 3,
-            "mmi": 0.7,
+            "mmi": 1.0,
             "candidates": 4,
         },
     }

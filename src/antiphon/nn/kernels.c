@@ -87,22 +87,23 @@ double squares(long n, const float *x) {
     return total;
 }
 
-/* Adam for rows (n) of a table: grad (n, D); weights, first, second and average (V, D); average and waited (n) may be null.
+/* Adam for rows (n) of a table: grad (n, D); weights, first, second and average (V, D); rested (n): what the second moments
+ * have kept since; average and waited (n) may be null.
  * steps: rate, beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), decay of the average */
 void adam_rows(int n, int D, const int64_t *rows, const float *grad, float *weights, float *first, float *second,
-               float *average, const float *waited, const float *steps) {
+               const float *rested, float *average, const float *waited, const float *steps) {
     float rate = steps[0], beta1 = steps[1], beta2 = steps[2], up1 = steps[3], up2 = steps[4], decay = steps[5];
 #pragma omp parallel for schedule(static) if ((long)n * D >= PARALLEL_FROM)
     for (int row = 0; row < n; row++) {
         long at = (long)rows[row] * D;
         const float *g = grad + (long)row * D;
         float *w = weights + at, *m = first + at, *v = second + at, *mean = average ? average + at : 0;
-        float kept = mean ? waited[row] : 0.0f;
+        float kept = mean ? waited[row] : 0.0f, left = rested[row];
 #pragma omp simd
         for (int d = 0; d < D; d++) {
             float old = w[d];
             m[d] = g[d] + beta1 * (m[d] - g[d]);
-            v[d] = g[d] * g[d] + beta2 * (v[d] - g[d] * g[d]);
+            v[d] = g[d] * g[d] + beta2 * (left * v[d] - g[d] * g[d]);
             w[d] = old - rate * (m[d] * up1) / (sqrtf(v[d] * up2) + 1e-8f);
             if (mean) {
                 float now = old + kept * (mean[d] - old); /* the average of the time the row stood still */

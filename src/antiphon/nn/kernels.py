@@ -15,7 +15,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -287,7 +287,7 @@ def cross_entropy(
     return nats, smoothed
 
 
-def norm(tensors: Sequence[Tensor]) -> float:
+def norm(tensors: list[Tensor]) -> float:
     """The Euclidean norm of all numbers of these f32 tensors together."""
     library = _library()
     if library is None or not all(tensor.is_contiguous() for tensor in tensors):
@@ -353,29 +353,35 @@ def adam_rows(
     rate: float,
     betas: tuple[float, float],
     update: int,
+    idle: Tensor,
     average: tuple[Tensor, Tensor, float] | None,
 ) -> None:
     """Adam (Kingma & Ba 2015) for some rows of a table, in place; the others are not read.
+
+    A row's second moment is Adam's, that of all updates: it decayed while the row had no gradient. Its first is that of
+    the updates which touched it. So what Adam would go on to move after a rare gradient, the row moves at once.
 
     Args:
         rows: (n,) distinct ids. grad: (n, D) f32.
         weights: (V, D) f32. moments: the first and the second, (V, D) f32.
         rate, betas: as in the paper. update: t, from 1.
+        idle: (n,) how many updates, since it was last touched, passed each row by.
         average: the moving average of the weights (V, D); by how much of itself each row's average has decayed since it
             was touched, (n,); its decay now. None: there is none.
     """
     library, (first, second), (beta1, beta2) = _library(), moments, betas
     up1, up2 = 1 / (1 - beta1**update), 1 / (1 - beta2**update)
+    rested = torch.pow(torch.tensor(beta2), idle.float())
     if library is not None:
         means, waited, decay = average or (None, None, 0.0)
         steps = torch.tensor((rate, beta1, beta2, up1, up2, decay))
         kept = (None if part is None else _at(part) for part in (means, waited))
-        fixed = map(_at, (rows.contiguous(), grad.contiguous(), weights, first, second))
+        fixed = map(_at, (rows.contiguous(), grad.contiguous(), weights, first, second, rested))
         library.adam_rows(len(rows), grad.shape[1], *fixed, *kept, _at(steps))
         return
     old = weights[rows]
     first[rows] = m = torch.lerp(grad, first[rows], beta1)
-    second[rows] = v = torch.lerp(grad * grad, second[rows], beta2)
+    second[rows] = v = torch.lerp(grad * grad, second[rows] * rested.unsqueeze(1), beta2)
     weights[rows] = new = old - rate * (m * up1) / ((v * up2).sqrt() + 1e-8)
     if average is not None:
         means, waited, decay = average
@@ -481,7 +487,7 @@ _ARGUMENTS = {
     "lstm_layer_forward": "npnnpppppppp",
     "lstm_layer_backward": "npnnpppppppp",
     "adam": "lpppppp",
-    "adam_rows": "nnpppppppp",
+    "adam_rows": "nnppppppppp",
     "tanh_scores": "nnnppppp",
     "tanh_scores_backward": "nnnpppppppp",
 }

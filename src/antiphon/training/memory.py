@@ -2,8 +2,8 @@
 
 An array of megabytes is by default fresh from the system each time, page by page, zeroed: thousands of page faults an
 update, 5 to 10 % of its time. Kept in the heap, batches of many shapes leave holes in it: without giving them back the
-memory of a long run is twice what it uses. But a hole that is given back is soon wanted again, and then its pages are fresh
-once more: every five seconds cost a twentieth of all time. So they are given back when they have grown.
+memory of a long run is twice what it uses. But a hole that is given back is soon wanted again, and then its pages are
+fresh once more: every five seconds cost a twentieth of all time. So they are given back when they have grown.
 """
 
 from __future__ import annotations

@@ -20,9 +20,9 @@ class Optimizer:
 
     Muon is for the matrices of the hidden layers; embeddings, softmax and vectors descend by AdamW beside it.
     Parameters named sparse get row-sparse gradients. Their rows, the rows of their moments and of their average
-    are touched only where a gradient arrived, so an update costs what it samples and not V. A row's moments decay
-    only when the row is touched (as TensorFlow's LazyAdam); its average catches up exactly, since the row's weight
-    stood still meanwhile.
+    are touched only where a gradient arrived, so an update costs what it samples and not V. A row's second moment
+    catches up with the updates that passed it by, its first does not (see `adam_rows`); its average catches up exactly,
+    since the row's weight stood still meanwhile.
 
     Args:
         model: whose parameters, by name.
@@ -61,6 +61,7 @@ class Optimizer:
         if config.optimizer != "sgd":
             adams = {**left, **self._sparse}
             self._moments = {n: (torch.zeros_like(p.data), torch.zeros_like(p.data)) for n, p in adams.items()}
+        self._touched = {name: torch.zeros(len(self._sparse[name]), dtype=torch.int64) for name in self._sparse}
 
     def update(self, rate: float, *, most: float = math.inf) -> float:
         """Applies the gradients with this learning rate and clears them. Returns their norm before clipping.
@@ -119,8 +120,10 @@ class Optimizer:
             average = self._average[name], torch.exp(self._decay_sum - caught_up[rows]), decay
             caught_up[rows] = self._decay_sum + math.log(decay)
         if moments := self._moments.get(name):
-            betas = self._config.betas
-            adam_rows(rows, grad, weights, moments, rate=rate, betas=betas, update=self.updates, average=average)
+            touched, betas, update = self._touched[name], self._config.betas, self.updates
+            idle = update - 1 - touched[rows]
+            adam_rows(rows, grad, weights, moments, rate=rate, betas=betas, update=update, idle=idle, average=average)
+            touched[rows] = update
             return
         old = weights[rows]
         weights[rows] = new = old - rate * grad
@@ -142,6 +145,7 @@ class Optimizer:
         """Everything an update depends on, but for the weights: flat, by name, ready for safetensors."""
         found = {f"average/{name}": tensor for name, tensor in self._average.items()}
         found |= {f"caught_up/{name}": tensor for name, tensor in self._caught_up.items()}
+        found |= {f"touched/{name}": tensor for name, tensor in self._touched.items()}
         for name, (first, second) in self._moments.items():
             found |= {f"first/{name}": first, f"second/{name}": second}
         if self._muon is not None:
@@ -158,6 +162,8 @@ class Optimizer:
             self._average[name].copy_(state[f"average/{name}"])
         for name in self._caught_up:
             self._caught_up[name].copy_(state[f"caught_up/{name}"])
+        for name, touched in self._touched.items():
+            touched.copy_(state.get(f"touched/{name}", torch.tensor(self.updates)))  # runs of earlier days lack it
         for name, (first, second) in self._moments.items():
             first.copy_(state[f"first/{name}"])
             second.copy_(state[f"second/{name}"])
