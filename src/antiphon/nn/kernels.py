@@ -238,9 +238,9 @@ def tanh_scores_backward(
 
 
 def compare(queries: Tensor, keys: Tensor) -> Tensor:
-    """q · k of every position of a row: queries (n, 1, D), keys (n, S, D), both f32 or both bf16 → (n, 1, S)."""
+    """q · k of every position of a row: queries (n, 1, D), contiguous keys (n, S, D), in one format → (n, 1, S)."""
     library, (rows, positions, width) = _library(), keys.shape
-    if library is None or not keys.is_contiguous():
+    if library is None:
         return torch.bmm(queries, keys.transpose(1, 2))
     out = keys.new_empty(rows, 1, positions)
     _of(library, "compare", keys)(rows, positions, width, *map(_at, (queries.contiguous(), keys, out)))
@@ -248,9 +248,9 @@ def compare(queries: Tensor, keys: Tensor) -> Tensor:
 
 
 def read(weights: Tensor, values: Tensor) -> Tensor:
-    """Σ w v over the positions of a row: weights (n, 1, S), values (n, S, D), both f32 or both bf16 → (n, 1, D)."""
+    """Σ w v over the positions of a row: weights (n, 1, S), contiguous values (n, S, D), in one format → (n, 1, D)."""
     library, (rows, positions, width) = _library(), values.shape
-    if library is None or not values.is_contiguous():
+    if library is None:
         return torch.bmm(weights, values)
     out = values.new_empty(rows, 1, width)
     _of(library, "read", values)(rows, positions, width, *map(_at, (weights.contiguous(), values, out)))

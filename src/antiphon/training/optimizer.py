@@ -61,7 +61,8 @@ class Optimizer:
         if config.optimizer != "sgd":
             adams = {**left, **self._sparse}
             self._moments = {n: (torch.zeros_like(p.data), torch.zeros_like(p.data)) for n, p in adams.items()}
-        self._touched = {name: torch.zeros(len(self._sparse[name]), dtype=torch.int64) for name in self._sparse}
+        moving = [name for name in self._sparse if name in self._moments]
+        self._touched = {name: torch.zeros(len(self._sparse[name]), dtype=torch.int64) for name in moving}
 
     def update(self, rate: float, *, most: float = math.inf) -> float:
         """Applies the gradients with this learning rate and clears them. Returns their norm before clipping.
