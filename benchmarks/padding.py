@@ -27,8 +27,8 @@ from antiphon.config import load_config
 from antiphon.data.batches import BatchStream
 from antiphon.data.buckets import BucketPlan, rows_per_bucket
 from antiphon.data.corpus import read_corpus
-from antiphon.nn.kernels import LoopProduct
 from antiphon.nn.packing import Packing
+from antiphon.nn.products import LoopProduct
 from antiphon.training.preparation import Prepared, prepare
 from benchmarks import machine
 

@@ -149,9 +149,11 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
             loss.backward()
         with clock.phase("update"):
             optimizer.update(1e-3)
+        updated = time.perf_counter()
         work = product_flops(model, config, batch)
-        rates.append(work / (time.perf_counter() - started))
+        rates.append(work / (updated - started))
         tokens, flops = tokens + count, flops + work
+        begun += time.perf_counter() - updated  # counting is not training
     whole, spent = time.perf_counter() - begun, clock.spent
     decode, attend = spent["decode and attend"], spent["attend"]
     of_phase = {
@@ -163,12 +165,14 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
         "backward": spent["backward"],
         "update": spent["update"],
     }
-    own = machine.matmul_rate(precision)
+    plain, own = machine.matmul_rates(precision)
     return {
         "ms_per_update": 1000 * whole / updates,
         "tokens_per_second": tokens / whole,
         **{f"ms {name}": 1000 * value / updates for name, value in of_phase.items()},
         "products_gflop_per_second": flops / whole / 1e9,
+        "torch_mm_gflop_per_second": plain / 1e9,
+        "share_of_torch_mm": flops / whole / plain,
         "machine_gflop_per_second": own / 1e9,
         "share_of_machine": flops / whole / own,
         "share_of_machine_best_update": max(rates[WARM:]) / own,

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from antiphon.config import Config, ModelConfig, TrainConfig
 from antiphon.data.batches import make_batch
-from antiphon.nn import deferred, kernels
+from antiphon.nn import deferred, kernels, products
 from antiphon.nn.attention import Attention
 from antiphon.nn.deferred import LoopTanh
 from antiphon.nn.engine import TorchEngine
@@ -207,7 +207,7 @@ def test_products_in_bf16_stay_near_those_in_f32(cell):
 @pytest.mark.parametrize("hidden", [16, 32, 50, 100])
 def test_all_steps_of_a_layer_in_one_call_are_the_loop(hidden, monkeypatch):
     if not kernels._has_layer("lstm", torch.zeros(1, dtype=torch.bfloat16)):
-        pytest.skip("this processor has no AMX")
+        pytest.skip("this processor has neither AMX nor AVX512_BF16")
     torch.manual_seed(0)
     layer = RecurrentLayer("lstm", 24, hidden)
     lengths = torch.tensor([3, 7, 1, 40, 0, 7, *range(1, 34)])
@@ -228,6 +228,37 @@ def test_all_steps_of_a_layer_in_one_call_are_the_loop(hidden, monkeypatch):
         found.append([outputs.detach().float()[: packing.real], state[1].detach(), *grads])
     for one, other in zip(*found, strict=True):
         assert float((one - other).norm() / other.norm()) < 0.01
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 12, 31])
+@pytest.mark.parametrize("outputs", [1, 17, 64, 75])
+def test_a_matrix_laid_out_for_a_loop_multiplies_as_it_did(rows, outputs):
+    torch.manual_seed(0)
+    x = torch.randn(29, 2 * rows).t()[::2]  # a view that is not contiguous
+    for weight in (torch.randn(outputs, 29), torch.randn(29, outputs).t()):
+        torch.testing.assert_close(products.LoopProduct(weight)(x), x @ weight.t(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="PyTorch without oneDNN")
+def test_products_are_the_same_by_whichever_library(monkeypatch):
+    torch.manual_seed(0)
+    layer, x = products.Linear(24, 40), torch.randn(3, 5, 24, requires_grad=True)
+    a, b = torch.randn(40, 24), torch.randn(24, 7)
+
+    def results():
+        layer.zero_grad()
+        x.grad = None
+        out = layer(x)
+        out.sin().sum().backward()
+        plain = [products.product(a, b), products.product(b.t(), a.t())]
+        return [*plain, out.detach(), x.grad, layer.weight.grad, layer.bias.grad]
+
+    found = []
+    for leads in (True, False):
+        monkeypatch.setattr(products, "onednn_leads", lambda leads=leads: leads)
+        found.append(results())
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.skipif(not kernels.compiled(), reason=f"no C kernels here: {kernels.missing()}")
@@ -278,7 +309,7 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
         found += [scores, d_q, d_keys, d_score]
         for width in (9, 300):  # within a block of the kernel's sums, and beyond
             keys = torch.randn(rows, 4, width).to(number)
-            found += [kernels.compare(torch.randn(rows, 1, width).to(number), keys)]
+            found += [kernels.compare(torch.randn(width, 1, rows).to(number).transpose(0, 2), keys)]  # a view
             found += [kernels.read(torch.rand(rows, 1, 4).to(number), keys)]
         many = [torch.randn(70_000), torch.randn(3, 5)]
         return [*found, torch.tensor(kernels.norm(many)) / 300]
@@ -314,7 +345,7 @@ def test_a_limit_of_instructions_holds_for_kernels_and_precision(tmp_path):
         "from antiphon.nn import kernels\n"
         "from antiphon.training.precision import choose_precision\n"
         "library = kernels._library()\n"
-        "print(library._name, library.has_amx, choose_precision('auto'))"
+        "print(library._name, library.has_lstm, choose_precision('auto'))"
     )
     environment = {**os.environ, "ATEN_CPU_CAPABILITY": "avx2", "XDG_CACHE_HOME": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)

@@ -39,5 +39,5 @@ PEER = Peer(
     "letters",
     train,
     ours={"feeding": (*SIZES, "--model.feed", "true"), "parallel": SIZES},
-    updates=150,
+    updates=600,
 )

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from antiphon.config import ModelConfig
 from antiphon.nn.deferred import LoopTanh, LoopValues, loop_linear
+from antiphon.nn.products import Linear
 from antiphon.nn.state import Memory
 
 
@@ -32,9 +33,9 @@ class Attention(nn.Module):
         self.kind = config.attention
         self.heads = config.heads if config.attention == "multihead" else 1
         hidden = config.hidden
-        self.key = nn.Identity() if self.kind == "dot" else nn.Linear(width, hidden, bias=self.kind == "additive")
-        self.query = nn.Linear(hidden, hidden, bias=False) if self.kind in ("additive", "multihead") else nn.Identity()
-        self.value = nn.Linear(width, hidden, bias=False) if self.kind == "multihead" else nn.Identity()
+        self.key = nn.Identity() if self.kind == "dot" else Linear(width, hidden, bias=self.kind == "additive")
+        self.query = Linear(hidden, hidden, bias=False) if self.kind in ("additive", "multihead") else nn.Identity()
+        self.value = Linear(width, hidden, bias=False) if self.kind == "multihead" else nn.Identity()
         self.width = hidden if self.kind == "multihead" else width
         """Width of the context."""
         if self.kind == "additive":

@@ -16,6 +16,7 @@ from antiphon.nn.attention import Attention
 from antiphon.nn.deferred import loop_linear
 from antiphon.nn.dropout import TimeConstantDropout
 from antiphon.nn.packing import Packing
+from antiphon.nn.products import Linear
 from antiphon.nn.recurrent import RecurrentLayer, RecurrentLayers
 from antiphon.nn.state import DecoderState, LayerState, Memory
 
@@ -48,11 +49,11 @@ class Decoder(nn.Module):
         context = 0 if self.attention is None else self.attention.width
         self.feed = config.feed and self.attention is not None
         if self.feed:
-            self.join_input = nn.Linear(inputs, inputs)
-            self.join_context = nn.Linear(context, inputs, bias=False)
+            self.join_input = Linear(inputs, inputs)
+            self.join_context = Linear(context, inputs, bias=False)
         elif self.attention is not None and config.decoder_layers > 1:
-            self.merge = nn.Linear(hidden + context, hidden)
-        self.features = nn.Linear(hidden + context, inputs)
+            self.merge = Linear(hidden + context, hidden)
+        self.features = Linear(hidden + context, inputs)
         self.features_norm = nn.LayerNorm(inputs) if config.features == "norm" else None
         self.dropout = TimeConstantDropout(config.dropout)
         self.residual = config.residual
@@ -60,7 +61,7 @@ class Decoder(nn.Module):
         parts = 2 if config.cell == "lstm" else 1
         self.bridges = None
         if config.bridge == "linear":
-            self.bridges = nn.ModuleList(nn.Linear(finals, parts * hidden) for _ in widths)
+            self.bridges = nn.ModuleList(Linear(finals, parts * hidden) for _ in widths)
 
     def start(self, finals: list[LayerState]) -> DecoderState:
         """The encoder's last states, one per encoder layer → the state before the first target token.

@@ -18,15 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antiphon.nn.kernels import (
-    LoopProduct,
-    column_sums,
-    compare,
-    product_format,
-    read,
-    tanh_scores,
-    tanh_scores_backward,
-)
+from antiphon.nn.kernels import compare, read, tanh_scores, tanh_scores_backward
+from antiphon.nn.products import LoopProduct, column_sums, product, product_format
 
 
 class Shared:
@@ -77,7 +70,7 @@ class LoopLinear(Shared):
         """For a step that differentiates itself and adds the bias: x (B, I) in the matrix's format → (B, O)."""
         if not self._began:  # it may be the only step, and not worth laying the matrix out
             self._began = True
-            return torch.mm(x, self.matrix.t())
+            return product(x, self.matrix.t())
         self._laid_out = self._laid_out or LoopProduct(self.matrix)
         return self._laid_out(x)
 
@@ -86,12 +79,12 @@ class LoopLinear(Shared):
         grad = grad.to(self.matrix.dtype)
         self.inputs.append(x.detach())  # without its history, which leads back to here
         self.grads.append(grad)
-        return torch.mm(grad, self.matrix)  # laid out beforehand it would be faster by less than that costs
+        return product(grad, self.matrix)  # laid out beforehand it would be faster by less than that costs
 
     def gradient(self) -> tuple[Tensor, Tensor | None]:
         inputs, grads = torch.cat(self.inputs), torch.cat(self.grads)
         bias = None if self.bias is None else column_sums(grads)
-        return torch.mm(grads.t(), inputs).float(), bias
+        return product(grads.t(), inputs).float(), bias
 
 
 class _Linear(torch.autograd.Function):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from antiphon.config import ModelConfig
 from antiphon.nn.dropout import TimeConstantDropout
 from antiphon.nn.packing import Packing
+from antiphon.nn.products import Linear
 from antiphon.nn.recurrent import RecurrentLayer, RecurrentLayers
 from antiphon.nn.state import LayerState
 
@@ -42,7 +43,7 @@ class Encoder(nn.Module):
         # Dot attention compares the decoder's state with the outputs themselves: widths must agree.
         self.project = nn.Identity()
         if config.attention == "dot" and self.width != config.hidden:
-            self.project = nn.Linear(self.width, config.hidden, bias=False)
+            self.project = Linear(self.width, config.hidden, bias=False)
             self.width = config.hidden
 
     def forward(self, x: Tensor, packing: Packing) -> tuple[Tensor, list[LayerState]]:

@@ -1,4 +1,4 @@
-/* What a recurrent step does between its matrix products, and a softmax with its gradient, each in one pass.
+/* Whole recurrent layers, what a step does between its matrix products, and a softmax with its gradient.
  *
  * The file includes itself: once for f32, once for bf16 (bit patterns in uint16_t; sums are f32 in both).
  * Rows are independent and every row is one thread's, so results do not depend on the number of threads.
@@ -156,44 +156,18 @@ void tanh_scores_backward(int n, int S, int A, const float *q, const float *k, c
     }
 }
 
-/* --- a whole LSTM layer over packed positions, in bf16, with AMX -------------------------------------------------
+/* --- a whole LSTM layer over packed positions, in bf16, with AMX or AVX512_BF16 ------------------------------------
  *
  * Threads share the units, not the rows: a thread's part of the weights stays in its own cache for all steps, and a
  * unit's four gates are one thread's, so the products of a step flow into its functions without leaving it.
  */
 int has_lstm_layer(void);
 
-#ifdef __AMX_BF16__
+#ifdef __AVX512BF16__ /* a processor with AMX has it too */
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
-#define EDGE 16  /* rows and f32 columns of a tile */
-#define DEPTH 32 /* bf16 columns of a tile */
-
-typedef struct {
-    uint8_t palette, start_row, reserved[14];
-    uint16_t column_bytes[16];
-    uint8_t rows[16];
-} tiles;
-
-int has_lstm_layer(void) { return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0; }
-
-static void tiles_begin(tiles *before) { /* whoever used the tiles before finds them as they were */
-    tiles ours;
-    memset(&ours, 0, sizeof ours);
-    ours.palette = 1;
-    for (int tile = 0; tile < 8; tile++) ours.column_bytes[tile] = 64, ours.rows[tile] = EDGE;
-    _tile_storeconfig(before);
-    _tile_loadconfig(&ours);
-}
-
-static void tiles_end(const tiles *before) {
-    if (before->palette)
-        _tile_loadconfig(before);
-    else
-        _tile_release();
-}
+#define EDGE 16  /* rows and f32 columns of a tile; f32 numbers of a vector */
+#define DEPTH 32 /* bf16 columns of a tile; bf16 numbers of a vector */
 
 static inline long up(long value, long grain) { return (value + grain - 1) / grain * grain; }
 
@@ -206,17 +180,97 @@ static void *zeros(size_t bytes) {
 /* weights (K x N as w[k * row + n * column]) as tiles [N / 16][K / 32][16 pairs of k][16 n][2], zero where there are none */
 static uint16_t *tiled(const uint16_t *w, long K, long N, long row, long column) {
     long depth = up(K, DEPTH), width = up(N, EDGE);
-    uint16_t *packed = zeros(2 * depth * width);
+    uint16_t *packed = aligned_alloc(64, 2 * depth * width);
     if (!packed) return packed;
 #pragma omp parallel for schedule(static)
     for (long tile = 0; tile < width / EDGE * (depth / DEPTH); tile++) {
         long first_n = tile / (depth / DEPTH) * EDGE, first_k = tile % (depth / DEPTH) * DEPTH;
         uint16_t *out = packed + tile * EDGE * DEPTH;
-        for (long k = first_k; k < first_k + DEPTH && k < K; k++)
-            for (long n = first_n; n < first_n + EDGE && n < N; n++)
-                out[(k - first_k) / 2 * DEPTH + (n - first_n) * 2 + k % 2] = w[k * row + n * column];
+        int whole = first_k + DEPTH <= K && first_n + EDGE <= N;
+        if (whole && row == 1) { /* pairs of k stand beside each other already: columns of 16 become rows */
+            __m512i every = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                               _mm512_set1_epi32((int)column));
+            const uint16_t *from = w + first_k + first_n * column;
+            for (long pair = 0; pair < DEPTH / 2; pair++)
+                _mm512_store_si512(out + pair * DEPTH, _mm512_i32gather_epi32(every, from + 2 * pair, 2));
+        } else if (whole && column == 1) { /* two rows become one */
+            for (long pair = 0; pair < DEPTH / 2; pair++) {
+                const uint16_t *even = w + (first_k + 2 * pair) * row + first_n, *odd = even + row;
+                __m512i low = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)even));
+                __m512i high = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)odd));
+                _mm512_store_si512(out + pair * DEPTH, _mm512_or_si512(low, _mm512_slli_epi32(high, 16)));
+            }
+        } else {
+            memset(out, 0, 2 * EDGE * DEPTH);
+            for (long k = first_k; k < first_k + DEPTH && k < K; k++)
+                for (long n = first_n; n < first_n + EDGE && n < N; n++)
+                    out[(k - first_k) / 2 * DEPTH + (n - first_n) * 2 + k % 2] = w[k * row + n * column];
+        }
     }
     return packed;
+}
+
+/* A product that stays in registers: sums[column] (ROWS rows, `out` apart) = x (ROWS, K) times w[column] (K, 16). */
+#define VECTORS(ROWS, COLUMNS)                                                                                         \
+    static void vectors_##ROWS##_##COLUMNS(const uint16_t *x, long stride, const uint16_t *const *w, long blocks,      \
+                                           float *const *sums, long out) {                                             \
+        __m512 sum[ROWS][COLUMNS];                                                                                     \
+        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++)                                                        \
+            _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++) sum[r][c] = _mm512_setzero_ps();                 \
+        for (long pair = 0; pair < blocks * DEPTH / 2; pair++) {                                                       \
+            __m512bh weights[COLUMNS];                                                                                 \
+            _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++)                                                  \
+                weights[c] = (__m512bh)_mm512_load_si512(w[c] + pair * DEPTH);                                         \
+            _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++) {                                                  \
+                int two;                                                                                               \
+                memcpy(&two, x + r * stride + 2 * pair, 4);                                                            \
+                __m512bh twos = (__m512bh)_mm512_set1_epi32(two);                                                      \
+                _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++)                                              \
+                    sum[r][c] = _mm512_dpbf16_ps(sum[r][c], weights[c], twos);                                         \
+            }                                                                                                          \
+        }                                                                                                              \
+        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++)                                                        \
+            _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++) _mm512_store_ps(sums[c] + r * out, sum[r][c]);   \
+    }
+VECTORS(6, 4)
+VECTORS(2, 4)
+VECTORS(12, 2)
+VECTORS(8, 2)
+VECTORS(4, 2)
+#undef VECTORS
+
+#ifdef __AMX_BF16__
+#include <sys/syscall.h>
+#include <unistd.h>
+
+typedef struct {
+    uint8_t palette, start_row, reserved[14];
+    uint16_t column_bytes[16];
+    uint8_t rows[16];
+} tiles;
+
+static int has_tiles; /* whether the system lends them, too */
+int has_lstm_layer(void) {
+    has_tiles = syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+    return 1;
+}
+
+static void tiles_begin(tiles *before) { /* whoever used the tiles before finds them as they were */
+    tiles ours;
+    if (!has_tiles) return;
+    memset(&ours, 0, sizeof ours);
+    ours.palette = 1;
+    for (int tile = 0; tile < 8; tile++) ours.column_bytes[tile] = 64, ours.rows[tile] = EDGE;
+    _tile_storeconfig(before);
+    _tile_loadconfig(&ours);
+}
+
+static void tiles_end(const tiles *before) {
+    if (!has_tiles) return;
+    if (before->palette)
+        _tile_loadconfig(before);
+    else
+        _tile_release();
 }
 
 /* sums (2 x 2 tiles of 16 x 16 f32: rows r, r + 16 by columns of two tile columns) = x (32 rows from x on) times w */
@@ -241,24 +295,72 @@ static inline void four_tiles(const uint16_t *x, long stride, const uint16_t *w0
     _tile_stored(2, s10, 4 * out);
     _tile_stored(3, s11, 4 * out);
 }
+#else
+typedef int tiles;
+enum { has_tiles = 0 };
+int has_lstm_layer(void) { return 1; }
+static void tiles_begin(tiles *before) { (void)before; }
+static void tiles_end(const tiles *before) { (void)before; }
+#define four_tiles(...) ((void)0)
+#endif
+
+/* The sums of a unit's four gates, 16 columns each, for at most 32 rows of x; x and sums have room for 32. */
+static inline void gate_sums(const uint16_t *x, long stride, long rows, const uint16_t *const *w, long blocks,
+                             float (*sums)[2 * EDGE][EDGE]) {
+    if (has_tiles) {
+        for (int gate = 0; gate < 4; gate += 2)
+            four_tiles(x, stride, w[gate], w[gate + 1], blocks, sums[gate][0], sums[gate + 1][0], sums[gate][EDGE],
+                       sums[gate + 1][EDGE], EDGE);
+        return;
+    }
+    for (long row = 0, now; row < rows; row += now) {
+        float *to[4] = {sums[0][row], sums[1][row], sums[2][row], sums[3][row]};
+        now = rows - row > 2 ? 6 : 2;
+        (now == 6 ? vectors_6_4 : vectors_2_4)(x + row * stride, stride, w, blocks, to, EDGE);
+    }
+}
+
+/* The sums of two times 16 columns, for at most 32 rows of x; x and out (rows `width` apart) have room for 32. */
+static inline void state_sums(const uint16_t *x, long stride, long rows, const uint16_t *w0, const uint16_t *w1,
+                              long blocks, float *out, long width) {
+    if (has_tiles) {
+        four_tiles(x, stride, w0, w1, blocks, out, out + EDGE, out + EDGE * width, out + EDGE * width + EDGE, width);
+        return;
+    }
+    const uint16_t *w[2] = {w0, w1};
+    for (long row = 0, now; row < rows; row += now) {
+        float *to[2] = {out + row * width, out + row * width + EDGE};
+        now = rows - row > 8 ? 12 : rows - row > 4 ? 8 : 4;
+        (now == 12 ? vectors_12_2 : now == 8 ? vectors_8_2 : vectors_4_2)(x + row * stride, stride, w, blocks, to,
+                                                                          width);
+    }
+}
+
+/* 16 numbers to the nearest bf16, in one instruction; `narrow` does the same, but for what is smaller than 1e-38 */
+static inline void narrow_edge(const float *from, uint16_t *to) {
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)));
+}
 
 /* The functions of one row's units, `width` from the first on; their sums are row r of the tiles of each gate. */
 static inline __attribute__((always_inline)) void lstm_units(long width, long H, float (*sums)[2 * EDGE][EDGE], long r,
                                                              uint16_t *gate, const float *shift, const float *old,
                                                              float *cell, uint16_t *output) {
+    float of[5][EDGE] __attribute__((aligned(64)));
 #pragma omp simd
     for (long j = 0; j < width; j++) {
-        float i = sigmoid(widen(gate[j]) + sums[0][r][j] + shift[j]);
-        float f = sigmoid(widen(gate[H + j]) + sums[1][r][j] + shift[H + j]);
-        float g = squash(widen(gate[2 * H + j]) + sums[2][r][j] + shift[2 * H + j]);
-        float o = sigmoid(widen(gate[3 * H + j]) + sums[3][r][j] + shift[3 * H + j]);
-        float c = f * old[j] + i * g;
-        gate[j] = narrow(i);
-        gate[H + j] = narrow(f);
-        gate[2 * H + j] = narrow(g);
-        gate[3 * H + j] = narrow(o);
-        cell[j] = c;
-        output[j] = narrow(o * squash(c));
+        float i = of[0][j] = sigmoid(widen(gate[j]) + sums[0][r][j] + shift[j]);
+        float f = of[1][j] = sigmoid(widen(gate[H + j]) + sums[1][r][j] + shift[H + j]);
+        float g = of[2][j] = squash(widen(gate[2 * H + j]) + sums[2][r][j] + shift[2 * H + j]);
+        float o = of[3][j] = sigmoid(widen(gate[3 * H + j]) + sums[3][r][j] + shift[3 * H + j]);
+        float c = cell[j] = f * old[j] + i * g;
+        of[4][j] = o * squash(c);
+    }
+    for (int part = 0; part < 5; part++) {
+        uint16_t *to = part < 4 ? gate + part * H : output;
+        if (width == EDGE)
+            narrow_edge(of[part], to);
+        else
+            for (long j = 0; j < width; j++) to[j] = narrow(of[part][j]);
     }
 }
 
@@ -288,12 +390,11 @@ int lstm_layer_forward(int steps, const int64_t *counts, int B, int H, uint16_t 
                 for (long unit = 0; unit < units; unit++) {
                     long first = unit * EDGE, width = H - first < EDGE ? H - first : EDGE;
                     long weights = unit * blocks * EDGE * DEPTH;
+                    const uint16_t *of_unit[4];
+                    for (int gate = 0; gate < 4; gate++) of_unit[gate] = packed[gate] + weights;
                     for (long row = 0; row < n; row += 2 * EDGE) {
-                        for (int pair = 0; pair < 4; pair += 2)
-                            four_tiles(from + row * depth, depth, packed[pair] + weights, packed[pair + 1] + weights,
-                                       blocks, sums[pair][0], sums[pair + 1][0], sums[pair][EDGE],
-                                       sums[pair + 1][EDGE], EDGE);
                         long most = n - row < 2 * EDGE ? n - row : 2 * EDGE;
+                        gate_sums(from + row * depth, depth, most, of_unit, blocks, sums);
                         for (long r = 0; r < most; r++) {
                             long place = at + row + r, kept_row = row + r;
                             const float *old = before + kept_row * H + first, *shift = bias + first;
@@ -367,9 +468,9 @@ int lstm_layer_backward(int steps, const int64_t *counts, int B, int H, const ui
                     const uint16_t *w0 = packed + unit * blocks * EDGE * DEPTH;
                     const uint16_t *w1 = (unit + 1) * EDGE < up(H, EDGE) ? w0 + blocks * EDGE * DEPTH : none;
                     for (long row = 0; row < n; row += 2 * EDGE) {
-                        float *out = state + row * width + unit * EDGE;
-                        four_tiles(fed + row * depth, depth, w0, w1, blocks, out, out + EDGE, out + EDGE * width,
-                                   out + EDGE * width + EDGE, width);
+                        long most = n - row < 2 * EDGE ? n - row : 2 * EDGE;
+                        state_sums(fed + row * depth, depth, most, w0, w1, blocks, state + row * width + unit * EDGE,
+                                   width);
                     }
                 }
             }
@@ -588,32 +689,108 @@ void NAME(cross_entropy)(int n, int V, NUMBER *products, const float *bias, cons
 #endif
 
 #if defined(BOTH_MADE) && !defined(NUMBER)
-/* --- a whole layer over packed positions, in f32, with a product of PyTorch's -------------------------------------- */
+/* --- a whole layer over packed positions, in f32 --------------------------------------------------------------------
+ *
+ * Few rows by one matrix, again and again: the matrix is laid out once, and threads share its columns, so that a thread's
+ * part of them stays in its own cache for all steps.
+ */
+#ifdef __AVX512F__
+#define LANES 16
+#define TALL 12 /* rows of sums that fit into the registers, two vectors each */
+#else
+#define LANES 8
+#define TALL 6
+#endif
+#define COLUMNS (2 * LANES)
+typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
-typedef void (*sgemm_of_fortran)(const char *, const char *, const int *, const int *, const int *, const float *,
-                                 const float *, const int *, const float *, const int *, const float *, float *,
-                                 const int *);
-static sgemm_of_fortran sgemm;
+/* sums (ROWS, COLUMNS), rows `out` apart = x (ROWS, K), rows `stride` apart, times w (K, COLUMNS) */
+#define SUMS(ROWS)                                                                                                     \
+    static void sums_##ROWS(const float *x, long stride, const float *w, long K, float *sums, long out) {              \
+        lanes left[ROWS], right[ROWS];                                                                                 \
+        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++) left[r] = right[r] = (lanes){0};                       \
+        for (long k = 0; k < K; k++) {                                                                                 \
+            lanes first = *(const lanes *)(w + k * COLUMNS), second = *(const lanes *)(w + k * COLUMNS + LANES);       \
+            _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++) {                                                  \
+                float one = x[r * stride + k];                                                                         \
+                left[r] += one * first;                                                                                \
+                right[r] += one * second;                                                                              \
+            }                                                                                                          \
+        }                                                                                                              \
+        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++) {                                                      \
+            *(lanes *)(sums + r * out) = left[r];                                                                      \
+            *(lanes *)(sums + r * out + LANES) = right[r];                                                             \
+        }                                                                                                              \
+    }
+#if TALL == 12
+SUMS(12)
+#define sums_tall sums_12
+#else
+SUMS(6)
+#define sums_tall sums_6
+#endif
+SUMS(4)
+SUMS(2)
+SUMS(1)
+#undef SUMS
 
-void use_sgemm(void *function) { sgemm = (sgemm_of_fortran)function; }
+/* how many numbers `lay_out` writes */
+long laid_out_size(long K, long N) { return (N + COLUMNS - 1) / COLUMNS * COLUMNS * K; }
 
-/* out (n, N) = x (n, K) times w (K, N) */
-static void product(int n, int N, int K, const float *x, const float *w, float *out) {
-    float one = 1.0f, zero = 0.0f;
-    sgemm("N", "N", &N, &n, &K, &one, w, &N, x, &K, &zero, out, &N);
+/* w (K x N as w[k * row + n * column]) -> packed [N / COLUMNS][K][COLUMNS], zero where there are none */
+void lay_out(long K, long N, long row, long column, const float *w, float *packed) {
+#pragma omp parallel for schedule(static)
+    for (long first = 0; first < N; first += COLUMNS) {
+        long most = N - first < COLUMNS ? N - first : COLUMNS;
+        float *out = packed + first * K;
+        for (long k = 0; k < K; k++) {
+            for (long n = 0; n < most; n++) out[k * COLUMNS + n] = w[k * row + (first + n) * column];
+            for (long n = most; n < COLUMNS; n++) out[k * COLUMNS + n] = 0.0f;
+        }
+    }
 }
 
-/* All steps: counts (steps) rows of each, falling; a (P, 3H or 4H), w (H, 3H or 4H), h0 and c0 (B, H) -> gates (P, 4H),
+/* out (n, N) = x (n, K) times w (K, N), which was laid out */
+void laid_out_product(long n, long N, long K, const float *x, const float *w, float *out) {
+#pragma omp parallel for schedule(static) if (n * N * K >= 16 * PARALLEL_FROM)
+    for (long first = 0; first < N; first += COLUMNS) {
+        const float *of_block = w + first * K;
+        float edge[TALL * COLUMNS];
+        long width = N - first < COLUMNS ? N - first : COLUMNS;
+        for (long row = 0, rows; row < n; row += rows) {
+            const float *from = x + row * K;
+            float *to = width == COLUMNS ? out + row * N + first : edge;
+            long left = n - row, stride = width == COLUMNS ? N : COLUMNS;
+            rows = left >= TALL ? TALL : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            if (rows == TALL)
+                sums_tall(from, K, of_block, K, to, stride);
+            else if (rows == 4)
+                sums_4(from, K, of_block, K, to, stride);
+            else if (rows == 2)
+                sums_2(from, K, of_block, K, to, stride);
+            else
+                sums_1(from, K, of_block, K, to, stride);
+            if (to == edge)
+                for (long r = 0; r < rows; r++) memcpy(out + (row + r) * N + first, edge + r * COLUMNS, 4 * width);
+        }
+    }
+}
+
+/* All steps: counts (steps) rows of each, falling; a (P, 3H or 4H), w (3H or 4H, H), h0 and c0 (B, H) -> gates (P, 4H),
  * carried and h (P, H), last (B, H): what is carried after each row's last step. 0: no memory. */
 int layer_forward(int gru, int steps, const int64_t *counts, int B, int H, const float *a, const float *w,
                   const float *bias, const float *h0, const float *c0, float *gates, float *carried, float *h,
                   float *last) {
     long width = (gru ? 3L : 4L) * H, at = 0;
-    float *b = malloc(sizeof(float) * B * width);
-    if (!b) return 0;
+    float *b = malloc(sizeof(float) * B * width), *packed = malloc(sizeof(float) * laid_out_size(H, width));
+    int fine = b && packed;
+    if (fine)
+        lay_out(H, width, 1, H, w, packed);
+    else
+        steps = 0;
     for (int step = 0; step < steps; step++) {
         long n = counts[step], ends = step + 1 < steps ? counts[step + 1] : 0;
-        product(n, width, H, h0, w, b);
+        laid_out_product(n, width, H, h0, packed, b);
         (gru ? gru_forward_f32 : lstm_forward_f32)(n, H, a + at * width, b, bias, c0, gates + at * 4 * H,
                                                    carried + at * H, h + at * H);
         memcpy(last + ends * H, carried + (at + ends) * H, sizeof(float) * (n - ends) * H);
@@ -622,7 +799,8 @@ int layer_forward(int gru, int steps, const int64_t *counts, int B, int H, const
         at += n;
     }
     free(b);
-    return 1;
+    free(packed);
+    return fine;
 }
 
 /* The gradient: w (3H or 4H, H), d_h (P, H); d_c (B, H) in and out -> d_a, d_b (P, 3H or 4H; one for an LSTM), d_h0. */
@@ -630,6 +808,9 @@ int layer_backward(int gru, int steps, const int64_t *counts, int B, int H, cons
                    const float *c0, const float *carried, const float *d_h, float *d_c, float *d_a, float *d_b,
                    float *d_h0) {
     long width = (gru ? 3L : 4L) * H, at = 0, later = 0;
+    float *packed = malloc(sizeof(float) * laid_out_size(width, H));
+    if (!packed) return 0;
+    lay_out(width, H, H, 1, w, packed);
     for (int step = 0; step < steps; step++) at += counts[step];
     for (int step = steps - 1; step >= 0; step--) {
         long n = counts[step];
@@ -641,10 +822,11 @@ int layer_backward(int gru, int steps, const int64_t *counts, int B, int H, cons
         else
             lstm_backward_f32(n, later, H, gates + at * 4 * H, before, carried + at * H, d_h + at * H, d_h0, d_c,
                               d_a + at * width);
-        product(n, H, width, d_b + at * width, w, d_h0); /* the gradient of the step before's output */
+        laid_out_product(n, H, width, d_b + at * width, packed, d_h0); /* the gradient of the step before's output */
         later = n;
     }
     memset(d_h0 + later * H, 0, sizeof(float) * (B - later) * H);
+    free(packed);
     return 1;
 }
 #endif

@@ -50,16 +50,6 @@ def missing() -> str:
     return library if isinstance(library, str) else ""
 
 
-def product_format() -> torch.dtype:
-    """The number format of matrix products: autocast's."""
-    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
-
-
-def column_sums(x: Tensor) -> Tensor:
-    """Σ over the rows of x (P, D) → (D,) f32. As a product: PyTorch's own sum of bf16 would widen all of x first."""
-    return torch.mm(x.new_ones(1, len(x)), x)[0].float()
-
-
 def cell_forward(
     cell: Cell, a: Tensor, b: Tensor, bias: Tensor, before: Tensor, gates: Tensor, carried: Tensor, h: Tensor
 ) -> None:
@@ -143,7 +133,7 @@ def layer_forward(
     h: Tensor,
     last: Tensor,
 ) -> bool:
-    """All steps of a layer in one call: in f32 with PyTorch's own product, in bf16 an LSTM on processors with AMX.
+    """All steps of a layer in one call: in f32 any, in bf16 an LSTM on processors with AMX or AVX512_BF16.
 
     Args:
         cell: the kind of cell.
@@ -164,8 +154,7 @@ def layer_forward(
         tensors = map(_at, (a, weight, bias, h0, c0, carried, h, last))
         done = library.lstm_layer_forward(len(counts), _at(counts), rows, hidden, *tensors)
     else:
-        turned = weight.t().contiguous()  # few rows: MKL is up to twice as fast with it
-        tensors = map(_at, (a, turned, bias, h0, c0, gates, carried, h, last))
+        tensors = map(_at, (a, weight, bias, h0, c0, gates, carried, h, last))
         done = library.layer_forward(int(cell == "gru"), len(counts), _at(counts), rows, hidden, *tensors)
     assert done, "no memory for one layer"
     return True
@@ -203,9 +192,7 @@ def _has_layer(cell: Cell, number: Tensor) -> bool:
     library = _library()
     if library is None:
         return False
-    if number.dtype == torch.float32:
-        return bool(library.has_sgemm)
-    return cell == "lstm" and bool(library.has_amx)
+    return number.dtype == torch.float32 or (cell == "lstm" and bool(library.has_lstm))
 
 
 def tanh_scores(q: Tensor, keys: Tensor, score: Tensor, mask: Tensor) -> Tensor:
@@ -242,8 +229,8 @@ def compare(queries: Tensor, keys: Tensor) -> Tensor:
     library, (rows, positions, width) = _library(), keys.shape
     if library is None:
         return torch.bmm(queries, keys.transpose(1, 2))
-    out = keys.new_empty(rows, 1, positions)
-    _of(library, "compare", keys)(rows, positions, width, *map(_at, (queries.contiguous(), keys, out)))
+    queries, out = queries.contiguous(), keys.new_empty(rows, 1, positions)
+    _of(library, "compare", keys)(rows, positions, width, *map(_at, (queries, keys, out)))
     return out
 
 
@@ -252,8 +239,8 @@ def read(weights: Tensor, values: Tensor) -> Tensor:
     library, (rows, positions, width) = _library(), values.shape
     if library is None:
         return torch.bmm(weights, values)
-    out = values.new_empty(rows, 1, width)
-    _of(library, "read", values)(rows, positions, width, *map(_at, (weights.contiguous(), values, out)))
+    weights, out = weights.contiguous(), values.new_empty(rows, 1, width)
+    _of(library, "read", values)(rows, positions, width, *map(_at, (weights, values, out)))
     return out
 
 
@@ -376,7 +363,8 @@ def adam_rows(
         means, waited, decay = average or (None, None, 0.0)
         steps = torch.tensor((rate, beta1, beta2, up1, up2, decay))
         kept = (None if part is None else _at(part) for part in (means, waited))
-        fixed = map(_at, (rows.contiguous(), grad.contiguous(), weights, first, second, rested))
+        rows, grad = rows.contiguous(), grad.contiguous()
+        fixed = map(_at, (rows, grad, weights, first, second, rested))
         library.adam_rows(len(rows), grad.shape[1], *fixed, *kept, _at(steps))
         return
     old = weights[rows]
@@ -388,34 +376,23 @@ def adam_rows(
         means[rows] = torch.lerp(new, torch.lerp(old, means[rows], waited.unsqueeze(1)), decay)
 
 
-class LoopProduct:
-    """x → x Wᵀ for a loop over steps with ever fewer rows: W is laid out once as the processor likes it.
+def lay_out(matrix: Tensor) -> Tensor | None:
+    """An f32 matrix (K, N), contiguous or transposed, as `laid_out_product` reads it fast. None: no kernels."""
+    library, (depth, width) = _library(), matrix.shape
+    if library is None:
+        return None
+    packed = torch.empty(library.laid_out_size(depth, width))
+    library.lay_out(depth, width, *matrix.stride(), _at(matrix), _at(packed))
+    return packed
 
-    Args:
-        weight: (O, I), f32 or bf16.
-    """
 
-    GRAIN = 8
-    """Rows are rounded up to this, where a kernel is made and kept for each number of rows."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self._packed = self._turned = None
-        self.grain = 1
-        if weight.dtype == torch.bfloat16:
-            self.grain = self.GRAIN
-            try:
-                self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, 64)
-                self._product = torch.ops.mkldnn._linear_pointwise.default
-                return
-            except (AttributeError, RuntimeError, NotImplementedError):
-                pass  # a build without oneDNN
-        self._turned = weight.t().contiguous()  # few rows: MKL is up to twice as fast with it
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x (n, I) → (n, O)."""
-        if self._turned is not None:
-            return torch.mm(x, self._turned)
-        return self._product(x, self._packed, None, "none", [], "")
+def laid_out_product(x: Tensor, packed: Tensor, width: int) -> Tensor:
+    """x (n, K) f32 times the matrix (K, N) that `lay_out` made ``packed`` of, N being ``width`` → (n, N)."""
+    library, (rows, depth) = _library(), x.shape
+    assert library is not None
+    x, out = x.contiguous(), torch.empty(rows, width)  # named: a nameless copy would be freed before the call
+    library.laid_out_product(rows, width, depth, _at(x), _at(packed), _at(out))
+    return out
 
 
 def _forward_in_torch(
@@ -486,6 +463,8 @@ _ARGUMENTS = {
     "layer_backward": "nnpnnppppppppp",
     "lstm_layer_forward": "npnnpppppppp",
     "lstm_layer_backward": "npnnpppppppp",
+    "lay_out": "llllpp",
+    "laid_out_product": "lllppp",
     "adam": "lpppppp",
     "adam_rows": "nnppppppppp",
     "tanh_scores": "nnnppppp",
@@ -522,26 +501,14 @@ def _built() -> ctypes.CDLL | str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"they could not be built: {error}"
     for name, arguments in _ARGUMENTS.items():
-        for number in ("",) if name.startswith(("adam", "tanh", "layer", "lstm_layer")) else ("_f32", "_bf16"):
+        for number in ("",) if name.startswith(("adam", "tanh", "lay", "laid", "lstm_layer")) else ("_f32", "_bf16"):
             function = getattr(library, name + number, None)
             if function is not None:
                 function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], ctypes.c_int
     library.squares.argtypes, library.squares.restype = [ctypes.c_long, ctypes.c_void_p], ctypes.c_double
-    library.has_amx = bool(library.has_lstm_layer())  # type: ignore[attr-defined]
-    library.has_sgemm = _lend_sgemm(library)  # type: ignore[attr-defined]
+    library.laid_out_size.argtypes, library.laid_out_size.restype = [ctypes.c_long] * 2, ctypes.c_long
+    library.has_lstm = bool(library.has_lstm_layer())  # type: ignore[attr-defined]
     return library
-
-
-def _lend_sgemm(library: ctypes.CDLL) -> bool:
-    """Gives the kernels PyTorch's product in f32 (BLAS's sgemm), if its library shows it."""
-    path = Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"
-    try:
-        function = ctypes.CDLL(str(path)).sgemm_
-    except (OSError, AttributeError):
-        return False
-    library.use_sgemm.argtypes, library.use_sgemm.restype = [ctypes.c_void_p], None
-    library.use_sgemm(ctypes.cast(function, ctypes.c_void_p))
-    return True
 
 
 def _machine_flags() -> list[str]:

@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-GRAIN = 128
-"""The number of positions is rounded up to a multiple of this, so that products over them have few shapes."""
+GRAIN = 32
+"""The number of positions is rounded up to a multiple of this: products over them have few shapes, and small batches
+little padding."""
 
 
 class Packing:
     """Where each real position of a rectangle (B, T) stands among the packed positions (P, ...).
 
     Packed order is by step, within a step by rank: rows sorted by falling length, so the rows of step t + 1 are the
-    first of the rows of step t, and a state needs no moving. P is rounded up to a multiple of 128; what stands behind
+    first of the rows of step t, and a state needs no moving. P is rounded up to a multiple of 32; what stands behind
     the ``real`` positions is arbitrary, and gets no gradient.
 
     Args:

@@ -8,18 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.nn.deferred import LoopLinear
-from antiphon.nn.kernels import (
-    Cell,
-    LoopProduct,
-    cell_backward,
-    cell_bias,
-    cell_forward,
-    column_sums,
-    layer_backward,
-    layer_forward,
-    product_format,
-)
+from antiphon.nn.kernels import Cell, cell_backward, cell_bias, cell_forward, layer_backward, layer_forward
 from antiphon.nn.packing import Packing
+from antiphon.nn.products import LoopProduct, column_sums, product, product_format
 from antiphon.nn.state import LayerState
 
 
@@ -130,7 +121,7 @@ class _Sequence(torch.autograd.Function):
         c0 = c0.float().contiguous()
         x_used, w_used, first = x.to(number), w_input.to(number), h0.to(number).contiguous()
         bias = cell_bias(cell, b_input, b_state)
-        a = torch.mm(x_used, w_used.t())
+        a = product(x_used, w_used.t())
         gates = a if cell == "lstm" else a.new_empty(size, 4 * hidden)
         h = a.new_empty(size, hidden)
         h[packing.real :] = 0
@@ -159,13 +150,13 @@ class _Sequence(torch.autograd.Function):
         d_h0 = torch.empty_like(d_carried)
         if not layer_backward(cell, packing.alive, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0):
             _loop_backward(cell, packing, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0)
-        d_x = torch.mm(d_a, w_input).to(ctx.dtype) if ctx.needs_input_grad[0] else None
-        d_w_input = torch.mm(d_a.t(), x).float()
+        d_x = product(d_a, w_input).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        d_w_input = product(d_a.t(), x).float()
         h_before = h.new_zeros(h.shape)
         rows = packing.counts[0]
         h_before[:rows] = first[:rows]
         torch.index_select(h, 0, packing.earlier(), out=h_before[rows : packing.real])
-        d_w_state = torch.mm(d_b.t(), h_before).float()
+        d_w_state = product(d_b.t(), h_before).float()
         d_bias = column_sums(d_a)
         d_bias_state = d_bias if cell == "lstm" else column_sums(d_b)
         d_c0 = d_carried
@@ -188,13 +179,13 @@ def _loop_forward(
     last: Tensor,
 ) -> None:
     """Step after step: fills gates, carried, h and last."""
-    product, before, counts = LoopProduct(weight), c0, packing.counts
+    from_state, before, counts = LoopProduct(weight), c0, packing.counts
     by_step = zip(*map(packing.steps, (a, gates, carried, h)), strict=True)
     for step, (now_a, now_gates, now, now_h) in enumerate(by_step):
         if step:  # the outputs of the step before, of the rows alive at this step
-            b = product(_from(h, packing.spans[step - 1][0], counts[step], product.grain))
+            b = from_state(_from(h, packing.spans[step - 1][0], counts[step], from_state.grain))
         else:
-            b = product(h0[: counts[0]])
+            b = from_state(h0[: counts[0]])
         cell_forward(cell, now_a, b, bias, before, now_gates, now, now_h)
         ends = counts[step + 1] if step + 1 < len(counts) else 0
         if ends < counts[step]:
@@ -216,13 +207,13 @@ def _loop_backward(
     d_h0: Tensor,
 ) -> None:
     """Step after step, from the last: fills d_a, d_b and d_h0; d_carried is in and out."""
-    product, d_state, later = LoopProduct(weight.t()), None, 0
+    to_state, d_state, later = LoopProduct(weight.t()), None, 0
     now_carried = packing.steps(carried)
     by_step = zip(*map(packing.steps, (gates, d_h, d_a, d_b)), now_carried, (c0, *now_carried[:-1]), strict=True)
     for step, (now_gates, now_d_h, now_d_a, now_d_b, now, before) in reversed(list(enumerate(by_step))):
         cell_backward(cell, now_gates, before, now, now_d_h, d_state, later, d_carried, now_d_a, now_d_b)
         later = packing.counts[step]
-        d_state = product(_from(d_b, packing.spans[step][0], later, product.grain))
+        d_state = to_state(_from(d_b, packing.spans[step][0], later, to_state.grain))
     d_h0.zero_()
     if d_state is not None:
         d_h0[:later] = d_state[:later]

@@ -13,6 +13,7 @@ from antiphon.nn.decoder import Decoder
 from antiphon.nn.dropout import TimeConstantDropout, drop_words
 from antiphon.nn.encoder import Encoder, source_mask
 from antiphon.nn.packing import Packing
+from antiphon.nn.products import linear
 from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.softmax import full_log_probs
 from antiphon.nn.state import DecoderState, Memory
@@ -104,7 +105,7 @@ class Seq2Seq(nn.Module):
     def step(self, y: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
         """One word y (N,) → logits (N, V), attention weights (N, S), the state after it."""
         features, weights, state = self.decoder.step(self.target_embedding(y), state, memory)
-        return F.linear(features, self.softmax_weight, self.softmax_bias.squeeze(1)).float(), weights, state
+        return linear(features, self.softmax_weight, self.softmax_bias.squeeze(1)).float(), weights, state
 
     @torch.no_grad()
     def log_probs(self, src: Tensor, src_len: Tensor, tgt_in: Tensor, tgt_out: Tensor) -> Tensor:

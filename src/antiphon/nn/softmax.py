@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from antiphon.nn.kernels import column_sums, cross_entropy, product_format
+from antiphon.nn.kernels import cross_entropy
+from antiphon.nn.products import column_sums, product, product_format
 from antiphon.nn.table import add_gradient
 
 IMPOSSIBLE = -1e30
@@ -66,7 +66,7 @@ class _FullLoss(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         number = product_format()
         x, w = features.to(number), weight.to(number)
-        logits = torch.mm(x, w.t())
+        logits = product(x, w.t())
         apart, together = _disagreement(logits[:count], bias) if consistency else (0.0, None)
         gap = _gap(logits[:count], bias, targets[:count], *taught[:2]) if taught else None
         nats, smoothed = cross_entropy(logits[:count], bias.contiguous(), targets[:count], smoothing, gradient=True)
@@ -91,8 +91,8 @@ class _FullLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx, scale: Tensor, _):  # type: ignore[override]
         d_logits, x, w = ctx.saved_tensors
-        d_x = (torch.mm(d_logits, w) * scale).to(ctx.dtype)
-        d_weight = torch.mm(d_logits.t(), x * scale).float()
+        d_x = (product(d_logits, w) * scale).to(ctx.dtype)
+        d_weight = product(d_logits.t(), x * scale).float()
         d_bias = column_sums(d_logits).mul_(scale)
         if ctx.weight.is_leaf:
             add_gradient(ctx.weight, d_weight)
@@ -119,11 +119,11 @@ def _disagreement(logits: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
 
 def full_log_probs(features: Tensor, targets: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """log P of each target over the whole vocabulary: features (P, E), targets (P,) → (P,); in chunks."""
-    parts = []
+    parts, number = [], product_format()
     rows = max(1, LOGITS // len(weight))
     for start in range(0, len(targets), rows):
         chunk = targets[start : start + rows]
-        products = F.linear(features[start : start + rows], weight)
+        products = product(features[start : start + rows].to(number), weight.to(number).t())
         parts.append(-cross_entropy(products, bias, chunk, 0.0, gradient=False)[0])
     return torch.cat(parts) if parts else features.new_zeros(0)
 
@@ -217,7 +217,7 @@ class _SampledLoss(torch.autograd.Function):
         of_targets, of_samples = w[: len(targets)], w[len(targets) :].to(number)
         x = features.to(number)
         products = x.new_empty(len(targets), n + 1)
-        products[:, :n] = torch.mm(x, of_samples.t())
+        products[:, :n] = product(x, of_samples.t())
         products[:, :n].masked_fill_(targets.unsqueeze(1) == sampled.unsqueeze(0), IMPOSSIBLE)
         products[:, n] = torch.linalg.vecdot(features.float(), of_targets) + shift[: len(targets)]
         shift = torch.cat((shift[len(targets) :], shift.new_zeros(1)))
@@ -233,10 +233,10 @@ class _SampledLoss(torch.autograd.Function):
         grad, features, x, of_targets, of_samples, rows = ctx.saved_tensors
         count, n = ctx.count, len(of_samples)
         to_samples, to_target = grad[:, :n].contiguous(), grad[:, n:].float()
-        d_x = (torch.mm(to_samples, of_samples).float() + to_target * of_targets) * scale
+        d_x = (product(to_samples, of_samples).float() + to_target * of_targets) * scale
         touched = torch.cat((rows[:count], rows[len(x) :])).unsqueeze(0)
         d_targets = to_target[:count] * features[:count].float()
-        d_rows = torch.cat((d_targets, torch.mm(to_samples.t(), x).float())).mul_(scale)
+        d_rows = torch.cat((d_targets, product(to_samples.t(), x).float())).mul_(scale)
         d_shift = torch.cat((to_target[:count], column_sums(to_samples).unsqueeze(1))).mul_(scale)
         d_weight, d_bias = (
             torch.sparse_coo_tensor(touched, values, shape, check_invariants=False)

@@ -19,8 +19,8 @@ from antiphon.data.batches import Batch, BatchStream
 from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import UsageError
 from antiphon.nn.engine import load_model
-from antiphon.nn.kernels import product_format
 from antiphon.nn.packing import Packing
+from antiphon.nn.products import product, product_format
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import WEIGHTS, read_config, read_tokenizers
 from antiphon.training.precision import Precision, products_in
@@ -108,7 +108,7 @@ class Teachers:
             for model in self._models:
                 features, packing = model.features(src, src_len, tgt_in)
                 number = product_format()
-                products = torch.mm(features[: packing.real].to(number), model.softmax_weight.to(number).t())
+                products = product(features[: packing.real].to(number), model.softmax_weight.to(number).t())
                 found = torch.softmax(products.float().add_(model.softmax_bias.squeeze(1)), dim=1)
                 total = found if total is None else total.add_(found)
         assert total is not None
