@@ -18,6 +18,7 @@ from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import DataError, FolderError, MissingExtraError, UsageError
 from antiphon.evaluation import METRICS, evaluate, unknown_text
 from antiphon.model import END, Model, load
+from antiphon.search import Hypothesis
 from fakes import FakeEngine
 
 SENTENCES = ["the cat sat on the mat.", "don't go, he said!", '"what" is (this)?', "a dog and a cat", "naïve café"]
@@ -352,6 +353,26 @@ def test_answers_ranked_anew_are_some_of_what_was_found():
     assert len(ranked.alternatives) <= 1
     assert ranked.score >= max((other.score for other in ranked.alternatives), default=-math.inf)
     assert model.predict("the cat", beam=1, mmi=0.5).text == model.predict("the cat", beam=1).text
+
+
+def test_of_several_answers_one_that_repeats_itself_in_words_comes_last(monkeypatch):
+    tokenizer = Tokenizer("word", ["well", "i", "don't", "go"])
+    model = Model(FakeEngine(tokenizer.size), tokenizer, tokenizer, Config())
+    plain, twice = "i don't go", "well i don't i don't"  # "i don ' t", twice
+
+    def first_of(*texts: str, n: int) -> str:
+        answers = []
+        for rank, text in enumerate(texts):
+            ids = tokenizer.encode(text)
+            log_probs, attention = np.zeros(len(ids) + 1, np.float32), np.ones((len(ids) + 1, 2), np.float32)
+            answers.append(Hypothesis(ids, -float(rank), 0.0, log_probs, attention, finished=True))
+        monkeypatch.setattr("antiphon.model.rerank", lambda *_: [answers])
+        return model.predict("go", mmi=0.5, no_repeat_ngram=n).text
+
+    assert first_of(twice, plain, n=3) == plain
+    assert first_of(plain, twice, n=3) == plain
+    assert first_of(twice, twice, n=3) == twice
+    assert first_of(twice, plain, n=0) == twice
 
 
 def test_hits_are_ranked_both_ways_where_it_is_asked():

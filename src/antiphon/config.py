@@ -226,7 +226,7 @@ class SearchConfig(_Group):
     length_penalty: Annotated[float, Field(ge=0)] = 0.6
     """Exponent a of the length penalty ((5 + length) / 6)^a (Wu et al. 2016); 0: none."""
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
-    """No n-gram of this size twice in one answer; 0: no rule."""
+    """No n-gram of tokens of this size twice in one answer; 0: no rule."""
     max_length: Length | None = None
     """Most tokens of an answer; None: the model's longest bucket, or three times the source if that is more."""
     unknown: bool = False

@@ -17,6 +17,7 @@ from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.batches import padded
 from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import MissingExtraError, UsageError
+from antiphon.metrics import repeats
 from antiphon.runtime.bundled import resolved
 from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
 from antiphon.search import Engine, Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
@@ -131,7 +132,8 @@ class Model:
             else:
                 found = beam(self.engine, src, src_len, config, limits)
             if config.mmi:
-                found = [ranked[:nbest] for ranked in rerank(self.engine, found, config)]
+                ranked = rerank(self.engine, found, config)
+                found = [self._fluent_first(of_source, config)[:nbest] for of_source in ranked]
             answers = []
             for row, hypotheses in zip(rows.tolist(), found, strict=True):
                 first, *others = (self._prediction(sources[row], hypothesis) for hypothesis in hypotheses)
@@ -255,6 +257,14 @@ class Model:
             attention=self._unturned(hypothesis.attention),
             truncated=source.truncated,
         )
+
+    def _fluent_first(self, ranked: list[Hypothesis], config: SearchConfig) -> list[Hypothesis]:
+        """With ``no_repeat_ngram`` 3 what says four words twice comes last: the search's own rule is for three tokens,
+        and two tokens may be four words ("I don't")."""
+        if not config.no_repeat_ngram or len(ranked) < 2:
+            return ranked
+        n = config.no_repeat_ngram + 1
+        return sorted(ranked, key=lambda h: repeats([self.target_tokenizer.decode(h.ids)], n))
 
     def _written(self, source: _Source) -> list[str]:
         return [*self.source_tokenizer.tokens(source.ids), END]
