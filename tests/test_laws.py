@@ -239,6 +239,13 @@ def test_a_matrix_laid_out_for_a_loop_multiplies_as_it_did(rows, outputs):
         torch.testing.assert_close(products.LoopProduct(weight)(x), x @ weight.t(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 15, 16, 33, 960])
+@pytest.mark.parametrize("columns", [1, 7, 16, 64, 130])
+def test_a_matrix_is_turned_over_number_by_number(rows, columns):
+    matrix = torch.arange(float(rows * columns)).view(rows, columns)
+    assert torch.equal(kernels.transposed(matrix), matrix.t())
+
+
 @pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_linear_pointwise"), reason="PyTorch without oneDNN")
 def test_products_are_the_same_by_whichever_library(monkeypatch):
     torch.manual_seed(0)

@@ -734,6 +734,65 @@ SUMS(2)
 SUMS(1)
 #undef SUMS
 
+/* --- a matrix turned over -------------------------------------------------------------------------------------------
+ * Squares of 16 by 16 in registers, or number by number where there are no such registers; threads share the columns.
+ */
+#define SQUARE 16
+#define STRIP 64 /* columns of x that one thread takes at a time: whole lines of memory, read and written */
+
+static inline void turn(long rows, long columns, const float *x, long stride, float *out, long apart) {
+    for (long column = 0; column < columns; column++)
+        for (long row = 0; row < rows; row++) out[column * apart + row] = x[row * stride + column];
+}
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+static inline void turn_square(const float *x, long stride, float *out, long apart) {
+    __m512 a[SQUARE], b[SQUARE];
+    _Pragma("GCC unroll 16") for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_ps(x + r * stride);
+    _Pragma("GCC unroll 8") for (int r = 0; r < 16; r += 2) { /* pairs of rows */
+        b[r] = _mm512_unpacklo_ps(a[r], a[r + 1]);
+        b[r + 1] = _mm512_unpackhi_ps(a[r], a[r + 1]);
+    }
+    _Pragma("GCC unroll 4") for (int r = 0; r < 16; r += 4) { /* fours: a[r + c] has column c of each group of four */
+        a[r] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[r]), _mm512_castps_pd(b[r + 2])));
+        a[r + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[r]), _mm512_castps_pd(b[r + 2])));
+        a[r + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[r + 1]), _mm512_castps_pd(b[r + 3])));
+        a[r + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[r + 1]), _mm512_castps_pd(b[r + 3])));
+    }
+    _Pragma("GCC unroll 4") for (int c = 0; c < 4; c++) { /* the groups of four, which are quarters of a vector */
+        __m512 low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0x88), high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0x88);
+        __m512 low_odd = _mm512_shuffle_f32x4(a[c], a[c + 4], 0xdd);
+        __m512 high_odd = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0xdd);
+        _mm512_storeu_ps(out + c * apart, _mm512_shuffle_f32x4(low, high, 0x88));
+        _mm512_storeu_ps(out + (c + 8) * apart, _mm512_shuffle_f32x4(low, high, 0xdd));
+        _mm512_storeu_ps(out + (c + 4) * apart, _mm512_shuffle_f32x4(low_odd, high_odd, 0x88));
+        _mm512_storeu_ps(out + (c + 12) * apart, _mm512_shuffle_f32x4(low_odd, high_odd, 0xdd));
+    }
+}
+#else
+static inline void turn_square(const float *x, long stride, float *out, long apart) {
+    turn(SQUARE, SQUARE, x, stride, out, apart);
+}
+#endif
+
+/* x (n, m) -> out (m, n) */
+void transpose(long n, long m, const float *x, float *out) {
+#pragma omp parallel for schedule(static) if (n * m >= PARALLEL_FROM)
+    for (long first = 0; first < m; first += STRIP) {
+        long last = m - first < STRIP ? m : first + STRIP, whole = n / SQUARE * SQUARE;
+        for (long row = 0; row < whole; row += SQUARE)
+            for (long column = first; column < last; column += SQUARE) {
+                if (last - column >= SQUARE)
+                    turn_square(x + row * m + column, m, out + column * n + row, n);
+                else
+                    turn(SQUARE, last - column, x + row * m + column, m, out + column * n + row, n);
+            }
+        turn(n - whole, last - first, x + whole * m + first, m, out + first * n + whole, n);
+    }
+}
+
 /* how many numbers `lay_out` writes */
 long laid_out_size(long K, long N) { return (N + COLUMNS - 1) / COLUMNS * COLUMNS * K; }
 

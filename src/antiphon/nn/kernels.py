@@ -376,6 +376,16 @@ def adam_rows(
         means[rows] = torch.lerp(new, torch.lerp(old, means[rows], waited.unsqueeze(1)), decay)
 
 
+def transposed(matrix: Tensor) -> Tensor:
+    """A contiguous f32 matrix (n, m) → (m, n), contiguous too."""
+    library, (rows, columns) = _library(), matrix.shape
+    if library is None:
+        return matrix.t().contiguous()
+    out = torch.empty(columns, rows)
+    library.transpose(rows, columns, _at(matrix), _at(out))
+    return out
+
+
 def lay_out(matrix: Tensor) -> Tensor | None:
     """An f32 matrix (K, N), contiguous or transposed, as `laid_out_product` reads it fast. None: no kernels."""
     library, (depth, width) = _library(), matrix.shape
@@ -465,11 +475,14 @@ _ARGUMENTS = {
     "lstm_layer_backward": "npnnpppppppp",
     "lay_out": "llllpp",
     "laid_out_product": "lllppp",
+    "transpose": "llpp",
     "adam": "lpppppp",
     "adam_rows": "nnppppppppp",
     "tanh_scores": "nnnppppp",
     "tanh_scores_backward": "nnnpppppppp",
 }
+_OF_ONE_FORMAT = "adam", "tanh", "lay_out", "laid_out", "layer", "lstm_layer", "transpose"
+"""How the names of kernels begin that are there once, not for each number format."""
 _TYPES = {"n": ctypes.c_int, "l": ctypes.c_long, "p": ctypes.c_void_p, "f": ctypes.c_float}
 
 
@@ -501,7 +514,7 @@ def _built() -> ctypes.CDLL | str:
     except (OSError, subprocess.SubprocessError) as error:
         return f"they could not be built: {error}"
     for name, arguments in _ARGUMENTS.items():
-        for number in ("",) if name.startswith(("adam", "tanh", "lay", "laid", "lstm_layer")) else ("_f32", "_bf16"):
+        for number in ("",) if name.startswith(_OF_ONE_FORMAT) else ("_f32", "_bf16"):
             function = getattr(library, name + number, None)
             if function is not None:
                 function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], ctypes.c_int

@@ -21,8 +21,13 @@ def product_format() -> torch.dtype:
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a (n, k) times b (k, m), of one format, transposed views or not → (n, m)."""
     if a.dtype == torch.float32 and onednn_leads() and a.numel() and b.numel():
-        return torch.ops.mkldnn._linear_pointwise(a, b.t(), None, "none", [], "")
+        return torch.ops.mkldnn._linear_pointwise(_in_rows(a), _in_rows(b.t()), None, "none", [], "")
     return torch.mm(a, b)
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """The same matrix, row after row in memory, as oneDNN wants it. PyTorch would turn it over too, by one thread."""
+    return kernels.transposed(x.t()) if x.t().is_contiguous() and not x.is_contiguous() else x
 
 
 def column_sums(x: Tensor) -> Tensor:
