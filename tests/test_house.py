@@ -32,10 +32,11 @@ FLOORS = {
     "evaluation": 7,
     "training": 7,
     "export": 7,
-    "__init__": 8,
+    "members": 8,
     "learning": 8,
-    "faces": 9,
-    "__main__": 10,
+    "__init__": 9,
+    "faces": 10,
+    "__main__": 11,
 }
 TORCH_MAY_LIVE_IN = {"nn", "training", "export"}
 

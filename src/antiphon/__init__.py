@@ -74,7 +74,7 @@ def train(
     observer: Observer | None = None,
     knobs: dict[str, dict[str, Any]] | None = None,
 ) -> Run:
-    """Trains a model on pairs; see `antiphon.training.trainer.train`.
+    """Trains a model on pairs, or several that answer together; see `antiphon.training.trainer.train`.
 
     Args:
         data: what the command line calls DATA.
@@ -91,7 +91,8 @@ def train(
         MissingExtraError: PyTorch is not installed.
     """
     try:
-        from antiphon.training import trainer
+        from antiphon import members
+        from antiphon.training import trainer  # noqa: F401
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
             raise
@@ -100,7 +101,7 @@ def train(
     for key, value in (("minutes", minutes), ("seed", seed)):
         if value is not None:
             overrides.setdefault("train", {})[key] = value
-    return trainer.train(data, out, preset=preset, overrides=overrides, resume=resume, observer=observer)
+    return members.train(data, out, preset=preset, overrides=overrides, resume=resume, observer=observer)
 
 
 def evaluate(

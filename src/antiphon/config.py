@@ -172,6 +172,9 @@ class TrainConfig(_Group):
     consistency: Annotated[float, Field(ge=0)] = 0.0
     """R-Drop (Wu et al. 2021): every pair is learnt from twice at once, with two dropout masks, and this weight draws
     the two answers together; 0: once (full softmax only). An update costs about twice as much."""
+    members: Annotated[int, Field(ge=1, le=16)] = 1
+    """Models trained one after the other, from a seed each, that answer together with the mean of their probabilities:
+    better than one, for as many times the work. They share the minutes; updates and epochs are each one's."""
     teachers: str | None = None
     """Run folders, comma-separated, whose mean prediction is learnt from beside the truth: several models become one
     (Hinton et al. 2015; full softmax only). Same data and tokenizers. They are asked once, before the first update."""
@@ -255,6 +258,19 @@ class Config(_Group):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     search: SearchConfig = SearchConfig()
+
+    def of_one(self, number: int = 1) -> Config:
+        """The knobs of one of ``train.members`` models, counted from 1: its seed, its share of the minutes."""
+        data, train = self.data, self.train
+        seed = (train.seed + number - 1 + (1 << 63)) % (1 << 64) - (1 << 63)  # the largest seed has one after it too
+        minutes = train.minutes and train.minutes / train.members
+        ids = f"{data.ids}/members/{number}" if data.ids and number > 1 else data.ids
+        return self.model_copy(
+            update={
+                "data": data.model_copy(update={"ids": ids}),
+                "train": train.model_copy(update={"members": 1, "seed": seed, "minutes": minutes}),
+            }
+        )
 
     @model_validator(mode="after")
     def _agree(self) -> Config:

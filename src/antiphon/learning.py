@@ -130,6 +130,12 @@ def learn(
     tokenizers = files.read_tokenizers(source)
     if not is_there(files.ids_of(config, source), "train"):
         raise FolderError("no run folder: it has no training data to replay", where=str(source), cure="give a run")
+    if len(files.members(source, facts)) > 1:
+        raise FolderError(
+            "several models that answer together cannot learn from corrections",
+            where=str(source),
+            cure="train one alone: --train.members 1",
+        )
     if other := files.changed(source, files.sums_of(facts)):
         cure = "let antiphon train --resume mend it"
         raise FolderError("not what training wrote there", where=str(source / other[0]), cure=cure)

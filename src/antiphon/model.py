@@ -19,7 +19,7 @@ from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import MissingExtraError, UsageError
 from antiphon.metrics import repeats
 from antiphon.runtime.bundled import resolved
-from antiphon.runtime.folder import GRAPHS, read_config, read_tokenizers
+from antiphon.runtime.folder import GRAPHS, members, read_config, read_tokenizers
 from antiphon.search import Engine, Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 
 _T = TypeVar("_T")
@@ -312,7 +312,8 @@ class Spoken:
 
 
 def load(folder: str | Path, *others: str | Path, threads: int | None = None) -> Model:
-    """The model in an exported folder or a run folder, or a bundled one; of several folders, their ensemble.
+    """The model in an exported folder or a run folder, or a bundled one; of several, in one folder or in many, their
+    ensemble.
 
     Runs no code of the folder's, and uses a bounded amount of memory whatever is in it.
 
@@ -329,7 +330,11 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
         MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
         UsageError: the tokenizers of the models differ.
     """
-    first, *rest = (_load(one, threads) for one in (folder, *others))
+    first, *rest = (
+        load_one(one, threads=threads)
+        for named in (folder, *others)
+        for one in members(resolved(named), read_config(resolved(named))[1])
+    )
     for model in rest:
         both = ((first.source_tokenizer, model.source_tokenizer), (first.target_tokenizer, model.target_tokenizer))
         reads = first.config.data.reverse_source == model.config.data.reverse_source
@@ -344,7 +349,8 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
     )
 
 
-def _load(folder: str | Path, threads: int | None) -> Model:
+def load_one(folder: str | Path, *, threads: int | None = None) -> Model:
+    """As `load`, but of a folder whose models answer together the first alone."""
     folder = resolved(folder)
     config, _ = read_config(folder)
     source_tokenizer, target_tokenizer = read_tokenizers(folder)

@@ -15,8 +15,9 @@ from antiphon.data.store import Shards, is_there
 from antiphon.data.tokenizer import BOS, EOS, PAD, TURN_ID
 from antiphon.errors import FolderError
 from antiphon.export.graph import encoder_graph, step_graph
-from antiphon.model import Model, load
+from antiphon.model import Model, load_one
 from antiphon.runtime import folder as files
+from antiphon.runtime.bundled import resolved
 from antiphon.search import greedy
 
 TOLERANCE = 2e-3
@@ -30,7 +31,7 @@ DEV = 300
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export made."""
+    """What an export made; of several models together."""
 
     folder: Path
     size: int
@@ -38,13 +39,13 @@ class Exported:
     difference: float
     """Largest difference of a log-probability between run and export, in nats."""
     losses: tuple[float, float] | None
-    """Dev loss in nats per token of run and export, if it is quantised and the run's dev ids are there."""
+    """Mean dev loss in nats per token of run and export, if it is quantised and the run's dev ids are there."""
     same: float
     """Share of dev sources that both answer alike, if so (else 1)."""
 
 
 def export(run: str | Path, out: str | Path, *, quantise: Literal["int8"] | None = None) -> Exported:
-    """Writes a model folder that answers without PyTorch.
+    """Writes a model folder that answers without PyTorch; of a run of several models that answer together, all.
 
     Args:
         run: a run folder.
@@ -56,10 +57,33 @@ def export(run: str | Path, out: str | Path, *, quantise: Literal["int8"] | None
             run computes (nothing is left behind then).
         SaveError: the disk refuses.
     """
-    source, target = Path(run), Path(out)
+    source, target = resolved(run), Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FolderError("the folder exists already", where=str(target), cure="choose another --out")
-    original = load(source)
+    _, facts = files.read_config(source)
+    places = files.members(source, facts)
+    found = []
+    try:
+        for number, place in enumerate(places, start=1):
+            found.append(_export_one(place, files.member(target, number), quantise))
+    except Exception:
+        if found:
+            shutil.rmtree(target, ignore_errors=True)
+        raise
+    losses = [each.losses for each in found if each.losses]
+    return Exported(
+        target,
+        size=sum(each.size for each in found),
+        difference=max(each.difference for each in found),
+        losses=(float(np.mean([before for before, _ in losses])), float(np.mean([after for _, after in losses])))
+        if losses
+        else None,
+        same=float(np.mean([each.same for each in found])),
+    )
+
+
+def _export_one(source: Path, target: Path, quantise: Literal["int8"] | None) -> Exported:
+    original = load_one(source)
     if (source / files.GRAPHS).is_dir():
         raise FolderError("exported already", where=str(source), cure="give the run folder it was made from")
     weights = load_file(source / files.WEIGHTS)
@@ -76,7 +100,7 @@ def export(run: str | Path, out: str | Path, *, quantise: Literal["int8"] | None
         for name in (files.TOKENIZER, files.SOURCE_TOKENIZER, files.TARGET_TOKENIZER, files.CONFIG):
             if (source / name).is_file():
                 shutil.copyfile(source / name, target / name)
-        made = load(target)
+        made = load_one(target)
         difference, losses, same = compare(original, made), None, 1.0
         if quantised and is_there(files.ids_of(original.config, source), "dev"):
             losses, same = on_dev(original, made, source)

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from antiphon.faces.screen import duration, say, shown, stderr
-from antiphon.training.progress import Event, Progress, Started, Stopped, Validated, Warned
+from antiphon.training.progress import Event, Joined, Member, Progress, Started, Stopped, Validated, Warned
 
 
 class TrainingScreen:
@@ -69,6 +69,12 @@ class TrainingScreen:
                 self._say(f"warning: {shown(event.message)}", "yellow")
             case Stopped():
                 self._stopped(event)
+            case Member():
+                self._dev, self._last_line = "", float("-inf")
+                self._say(f"model {event.number} of {event.members}, which will answer together", "bold")
+            case Joined():
+                scores = f"dev {event.metric} {event.together:.3f}, the first alone {event.alone:.3f}"
+                self._say(f"{event.members} models answer together: {scores}", "bold green")
 
     def _started(self, event: Started) -> None:
         vocabulary = f"{event.source_vocabulary:,}"

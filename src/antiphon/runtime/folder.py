@@ -44,6 +44,10 @@ GRAPHS = "onnx"
 ENCODER = "encoder.onnx"
 STEP = "step.onnx"
 LOCK = ".lock"
+MEMBERS = "members"
+"""The folder, in that of a model of several, with all but the first; and among the facts of its config.json how many
+answer together, the first counted."""
+MOST_MEMBERS = 16
 SPOOL = f".{IDS}.new"
 """Ids on their way to several shards."""
 SUMS = "sha256"
@@ -150,6 +154,23 @@ def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
         return parse_config(groups), facts if isinstance(facts, dict) else {}
     except UsageError as error:
         raise FolderError(f"damaged: {error.what}", where=str(path), cure=AGAIN) from None
+
+
+def member(folder: Path, number: int) -> Path:
+    """Where a model of several is, the first being 1."""
+    return folder if number == 1 else folder / MEMBERS / str(number)
+
+
+def members(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
+    """Where all models are that answer together, by the facts of the first.
+
+    Raises:
+        FolderError: the facts tell of a number of them that cannot be.
+    """
+    count = facts.get(MEMBERS, 1)
+    if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
+        raise FolderError(f"damaged: not a number of members ({count!r:.20})", where=str(folder / CONFIG), cure=AGAIN)
+    return [member(folder, number) for number in range(1, count + 1)]
 
 
 def read_tokenizers(folder: Path) -> tuple[Tokenizer, Tokenizer]:

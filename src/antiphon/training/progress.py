@@ -119,7 +119,31 @@ class Stopped:
     event: str = "stopped"
 
 
-Event = Started | Progress | Validated | Warned | Stopped
+@dataclass(frozen=True)
+class Member:
+    """Of several models that will answer together the next one is begun, or gone on with."""
+
+    number: int
+    """From 1; the first is not told of."""
+    members: int
+    folder: str
+    event: str = "member"
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several models answer together from now on."""
+
+    members: int
+    metric: str
+    alone: float
+    """The score of the first, on dev, with the search of the run."""
+    together: float
+    """That of all."""
+    event: str = "joined"
+
+
+Event = Started | Progress | Validated | Warned | Stopped | Member | Joined
 
 
 class Observer(Protocol):

@@ -22,7 +22,7 @@ from antiphon.nn.engine import load_model
 from antiphon.nn.packing import Packing
 from antiphon.nn.products import product, product_format
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.runtime.folder import WEIGHTS, read_config, read_tokenizers
+from antiphon.runtime.folder import WEIGHTS, members, read_config, read_tokenizers
 from antiphon.training.precision import Precision, products_in
 
 KNOB = "--train.teachers"
@@ -65,7 +65,7 @@ class Teachers:
             FolderError, UsageError: as `check_teachers`.
         """
         check_teachers(config, tokenizers)
-        models = [_teacher(folder, tokenizers) for folder in config.train.teacher_folders]
+        models = [_teacher(folder, tokenizers) for folder in _folders(config)]
         return cls(models, precision) if models else None
 
     def __len__(self) -> int:
@@ -149,7 +149,7 @@ def check_teachers(config: Config, tokenizers: tuple[Tokenizer, Tokenizer] | Non
         FolderError: one is missing or damaged.
         UsageError: one is exported, or has other tokenizers.
     """
-    for folder in config.train.teacher_folders:
+    for folder in _folders(config):
         theirs, _ = read_config(folder)
         if not (folder / WEIGHTS).is_file():
             raise UsageError(f"{folder} is no run folder with weights", where=KNOB, cure="name runs of antiphon train")
@@ -160,6 +160,11 @@ def check_teachers(config: Config, tokenizers: tuple[Tokenizer, Tokenizer] | Non
         if not same or any(one.to_json() != other.to_json() for one, other in pairs):
             cure = "train it on the same data with the same tokenizer knobs"
             raise UsageError(f"the tokenizers of {folder} are others", where=KNOB, cure=cure)
+
+
+def _folders(config: Config) -> list[Path]:
+    """Of every model that teaches: a run may be of several."""
+    return [one for folder in config.train.teacher_folders for one in members(folder, read_config(folder)[1])]
 
 
 def _teacher(folder: Path, tokenizers: tuple[Tokenizer, Tokenizer]) -> Seq2Seq:

@@ -138,6 +138,13 @@ def train(
             return trainer.run()
 
 
+def ended(folder: Path) -> Run:
+    """What a run came to that has ended, by its log."""
+    last = read_log(folder / files.LOG)[-1]
+    best, metric, reason = last["best_score"], last["metric"], last["reason"]
+    return Run(folder, best, metric, last["update"], last["seconds"], reason, last["finished"])
+
+
 class _Trainer:
     """One sitting of a run."""
 
@@ -151,7 +158,8 @@ class _Trainer:
         peers: Peers,
         reason: str,
     ) -> None:
-        config, prepared = prepared.config, replace(prepared, part=(peers.rank, peers.size))
+        config = prepared.config.of_one()
+        prepared = replace(prepared, config=config, part=(peers.rank, peers.size))
         self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
         self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
         self._stopping = False  # several processes: one of them was interrupted, and all know it

@@ -1,0 +1,143 @@
+"""Several models that answer together: what is trained, what is kept, how it goes on, and what is refused."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import antiphon
+from antiphon.config import Config, load_config
+from antiphon.errors import FolderError, UsageError
+from antiphon.export.folder import export
+from antiphon.learning import learn
+from antiphon.model import load_one
+from antiphon.runtime import folder as files
+from antiphon.training.progress import Joined, Member, Started, Stopped
+from small_runs import Watcher, knobs, write_pairs
+
+MANY = 3
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Pairs, a run of several models, and each of them trained alone."""
+    home = tmp_path_factory.mktemp("members")
+    write_pairs(home / "pairs.tsv", 120)
+    trained(home, "run")
+    config, _ = files.read_config(home / "run")
+    wanted = knobs(updates=20, data={"buckets": config.data.buckets})  # all have the shapes of the first
+    for number in range(1, MANY + 1):
+        antiphon.train(home / "pairs.tsv", home / f"alone{number}", seed=number, knobs=wanted)
+    return home
+
+
+def trained(home, name, observer=None, **given):
+    wanted = knobs(updates=20, train={"members": MANY}) if not given.get("resume") else None
+    return antiphon.train(home / "pairs.tsv", home / name, observer=observer, knobs=wanted, **given)
+
+
+def weights(folder):
+    return [(files.member(folder, n) / files.WEIGHTS).read_bytes() for n in range(1, MANY + 1)]
+
+
+def test_each_is_what_its_own_seed_makes_and_all_answer_together(home):
+    sources = ["a b c", "h", "d d e f"]
+    assert weights(home / "run") == [(home / f"alone{n}" / files.WEIGHTS).read_bytes() for n in (1, 2, 3)]
+    together, several = antiphon.load(home / "run"), antiphon.load(*(home / f"alone{n}" for n in (1, 2, 3)))
+    assert [p.text for p in together.predict(sources)] == [p.text for p in several.predict(sources)]
+    pairs = [(source, source) for source in sources]
+    np.testing.assert_array_equal(together.score(pairs), several.score(pairs))
+    assert load_one(home / "run").score(pairs) == antiphon.load(home / "alone1").score(pairs)
+
+
+def test_a_run_tells_of_each_and_of_what_they_came_to(home):
+    watcher = Watcher()
+    run = trained(home, "told", watcher)
+    assert [event.number for event in watcher.of(Member)] == [2, 3]
+    assert len(watcher.of(Started)) == len(watcher.of(Stopped)) == MANY
+    [joined] = watcher.of(Joined)
+    assert (joined.members, joined.metric) == (MANY, "loss")
+    assert joined.together == run.best_dev != joined.alone
+    assert (run.folder, run.updates, run.finished) == (home / "told", 20 * MANY, True)
+    card = (home / "told" / files.CARD).read_text(encoding="utf-8")
+    assert f"3 models answer together: dev loss {joined.together:.4f}, the first alone {joined.alone:.4f}." in card
+
+
+@pytest.mark.parametrize("stop_at", [(1, 10), (2, 10), (3, 20)])
+def test_interrupted_anywhere_and_resumed_it_is_as_if_nobody_had(home, stop_at):
+    member, update = stop_at
+    name = f"stopped{member}"
+
+    class Stopper(Watcher):
+        def __call__(self, event) -> None:
+            self.stop_at = update if len(self.of(Started)) == member else 0
+            super().__call__(event)
+
+    first = trained(home, name, Stopper())
+    assert not first.finished
+    assert first.reason == "interrupted"
+    done = json.loads((home / name / files.CONFIG).read_text())["facts"].get(files.MEMBERS, 1)
+    assert done == max(1, member - 1)
+    antiphon.load(home / name)  # as many as are done answer
+    again = Watcher()
+    assert trained(home, name, again, resume=True).finished
+    assert len(again.of(Started)) == MANY - member + 1  # those that were done rest
+    assert weights(home / name) == weights(home / "run")
+
+
+def test_when_all_are_done_a_larger_budget_goes_to_each(home):
+    trained(home, "longer")
+    watcher = Watcher()
+    wanted = {"train": {"max_updates": 30}}
+    run = antiphon.train(home / "pairs.tsv", home / "longer", resume=True, knobs=wanted, observer=watcher)
+    assert [event.update for event in watcher.of(Stopped)] == [30] * MANY
+    assert run.updates == 30 * MANY
+
+
+def test_all_are_exported_and_answer_alike(home):
+    made = export(home / "run", home / "exported")
+    assert made.size == sum(p.stat().st_size for p in (home / "exported").rglob("*.onnx"))
+    pairs = [("a b c", "c b a"), ("h", "h")]
+    run, exported = antiphon.load(home / "run"), antiphon.load(home / "exported")
+    np.testing.assert_allclose(run.score(pairs), exported.score(pairs), atol=1e-3)
+    (home / "run" / "members" / "3" / files.WEIGHTS).rename(home / "weights")
+    with pytest.raises(FolderError):
+        export(home / "run", home / "half")
+    (home / "weights").rename(home / "run" / "members" / "3" / files.WEIGHTS)
+    assert not (home / "half").exists()
+
+
+def test_all_of_them_teach(home):
+    by_all = knobs(updates=10, train={"teachers": str(home / "run")})
+    by_each = knobs(updates=10, train={"teachers": ",".join(str(home / f"alone{n}") for n in (1, 2, 3))})
+    runs = [antiphon.train(home / "pairs.tsv", home / f"taught{n}", knobs=k) for n, k in enumerate((by_all, by_each))]
+    assert runs[0].best_dev == runs[1].best_dev
+
+
+def test_minutes_are_shared_and_seeds_are_not():
+    config = load_config(
+        None, {"train": {"members": 4, "minutes": 10, "seed": (1 << 63) - 1}, "data": {"ids": "s3://a"}}
+    )
+    parts = [config.of_one(number) for number in (1, 2, 3, 4)]
+    assert {part.train.minutes for part in parts} == {2.5}
+    assert len({part.train.seed for part in parts}) == len({part.data.ids for part in parts}) == 4
+    assert all(Config.model_validate(part.model_dump()) == part for part in parts)
+
+
+@pytest.mark.parametrize("count", [0, 17, -1, "3", 2.5, None, 10**400])
+def test_a_number_of_members_that_cannot_be_is_told(home, tmp_path, count):
+    with pytest.raises(FolderError, match="damaged: not a number of members"):
+        files.members(tmp_path, {files.MEMBERS: count})
+
+
+def test_what_they_cannot_do_is_refused(home):
+    (home / "run" / "members" / "2").rename(home / "away")
+    with pytest.raises(FolderError, match="members"):
+        antiphon.load(home / "run")
+    (home / "away").rename(home / "run" / "members" / "2")
+    with pytest.raises(FolderError, match="several models that answer together cannot learn"):
+        learn(home / "run", None, home / "learnt")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"--train\.members"):
+        antiphon.train(home / "pairs.tsv", home / "run", resume=True, knobs={"train": {"members": 2}})
