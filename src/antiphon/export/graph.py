@@ -183,9 +183,10 @@ class Graph:
         """Without an axis of size 1."""
         return self.node("Squeeze", x, self.constant(np.array([axis], np.int64), f"axis{axis}"))
 
-    def unsqueeze(self, x: str, axis: int) -> str:
-        """With a new axis of size 1."""
-        return self.node("Unsqueeze", x, self.constant(np.array([axis], np.int64), f"axis{axis}"))
+    def unsqueeze(self, x: str, *axes: int) -> str:
+        """With new axes of size 1."""
+        name = f"axis{''.join(map(str, axes))}"
+        return self.node("Unsqueeze", x, self.constant(np.array(axes, np.int64), name))
 
     def reshape(self, x: str, *shape: int) -> str:
         """0 keeps a size, -1 is what is left."""
@@ -234,8 +235,11 @@ class Graph:
         return self.bounded(found, self._bounds.get(x))
 
     def _input_gates(self, cell: str, x: str, layer: str, weights: Weights) -> str:
-        """What x (..., I) adds to the gates, (..., 4 H) or (..., 3 H), in the order `_step` wants them."""
-        bias = _gates(cell, weights[f"{layer}.rnn.bias_ih_l0"])
+        """What x (..., I) adds to the gates, (..., 4 H) or (..., 3 H), in the order `_step` wants them.
+
+        An LSTM's bias is left to the state's product, which adds it at no cost.
+        """
+        bias = None if cell == "lstm" else weights[f"{layer}.rnn.bias_ih_l0"]
         return self.linear(x, _gates(cell, weights[f"{layer}.rnn.weight_ih_l0"]), bias, f"{layer}.input")
 
     def _scan(self, cell: str, gates: str, lengths: str, layer: str, weights: Weights, *, shown: int) -> list[str]:
@@ -274,6 +278,8 @@ class Graph:
     def _step(self, cell: str, gates: str, layer: str, weights: Weights, state: list[str]) -> list[str]:
         """What an input adds to the gates (N, G), and the state → the new state, (N, H) each."""
         bias = _gates(cell, weights[f"{layer}.rnn.bias_hh_l0"])
+        if cell == "lstm":
+            bias = bias + _gates(cell, weights[f"{layer}.rnn.bias_ih_l0"])
         own = self.linear(state[0], _gates(cell, weights[f"{layer}.rnn.weight_hh_l0"]), bias, f"{layer}.state")
         hidden = weights[f"{layer}.rnn.weight_hh_l0"].shape[1]
         if cell == "lstm":
@@ -389,7 +395,7 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
     ]
     side = "encoder.forwards" if model.share_rnn else "decoder.layers"
 
-    def layer(index: int, x: str) -> str:
+    def layer(index: int, x: str, weights: Weights = weights) -> str:
         state[index] = graph.cell(model.cell, x, f"{side}.{index}", weights, state[index])
         outputs = state[index][0]
         return graph.layer_norm(outputs, weights, f"decoder.norms.{index}") if model.layer_norm else outputs
@@ -418,11 +424,14 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
             real = graph.node("Cast", graph.unsqueeze(mask, 1), to=TensorProto.FLOAT)
             attention = graph.node("Flatten", graph.node("Mul", _by_source(graph, nowhere, mask, 1), real), axis=2)
         for index in range(1, model.decoder_layers):
-            inputs = h
             if index == 1 and len(parts_read) > 1:
-                joined = graph.join(*parts_read)
-                inputs = graph.linear(joined, weights["decoder.merge.weight"], weights["decoder.merge.bias"], "merge")
-            outputs = layer(index, inputs)
+                joined, merge = graph.join(*parts_read), weights["decoder.merge.weight"]
+                if quantised and merge.size >= SMALL:
+                    outputs = layer(index, joined, _merged(weights, f"{side}.{index}"))
+                else:
+                    outputs = layer(index, graph.linear(joined, merge, weights["decoder.merge.bias"], "merge"))
+            else:
+                outputs = layer(index, h)
             h = graph.add(outputs, h) if model.residual else outputs
         parts_read[0] = h
     features = _features(graph, config, weights, graph.join(*parts_read))
@@ -439,6 +448,13 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
     if feed:
         graph.output(context, "context_after", TensorProto.FLOAT, "N", width)
     return graph.model()
+
+
+def _merged(weights: Weights, layer: str) -> Weights:
+    """The weights with a layer that reads what `Decoder.merge` reads: two products without anything between are one."""
+    w_input, merge = weights[f"{layer}.rnn.weight_ih_l0"], weights["decoder.merge.weight"]
+    bias = weights[f"{layer}.rnn.bias_ih_l0"] + w_input @ weights["decoder.merge.bias"]
+    return {**weights, f"{layer}.rnn.weight_ih_l0": w_input @ merge, f"{layer}.rnn.bias_ih_l0": bias}
 
 
 def _features(graph: Graph, config: Config, weights: Weights, joined: str) -> str:
@@ -476,12 +492,9 @@ def _likeliest(graph: Graph, log_probs: str, k: str, size: int) -> tuple[str, st
     _, chosen = graph.nodes("TopK", best, few, outputs=2, axis=1)
     inside = graph.reshape(graph.node("GatherND", blocks, graph.unsqueeze(chosen, 2), batch_dims=1), 0, -1)
     top, places = graph.nodes("TopK", inside, k, outputs=2, axis=1)
-    # in f32, which is exact here: so no graph needs a division of whole numbers, and none is allowed one
-    share = graph.node("Mul", graph.node("Cast", places, to=TensorProto.FLOAT), graph.constant(_f32(1 / BLOCK)))
-    nth = graph.node("Cast", share, to=TensorProto.INT64)
-    moved = graph.node("Sub", graph.node("GatherElements", chosen, nth, axis=1), nth)
-    block = graph.constant(np.array(BLOCK, np.int64), "block")
-    return top, graph.node("Add", places, graph.node("Mul", moved, block))
+    ids = graph.constant(np.arange(size).reshape(-1, BLOCK), "ids_of_blocks")
+    ids = graph.reshape(graph.node("Gather", ids, chosen, axis=0), 0, -1)
+    return top, graph.node("GatherElements", ids, places, axis=1)
 
 
 def _f32(value: float) -> np.ndarray:
@@ -592,16 +605,15 @@ def _attend(
     graph: Graph, config: Config, weights: Weights, query: str, keys: str, values: str, mask: str
 ) -> tuple[str, str]:
     """query (N, H) → context (N, M) and weights (N, S); R = N / B rows look at each source."""
-    model = config.model
+    model, part = config.model, config.model.hidden // config.model.heads
     if "decoder.attention.query.weight" in weights:
-        query = graph.linear(query, weights["decoder.attention.query.weight"], None, "query")
+        scale = np.float32(part**-0.5 if model.attention == "multihead" else 1)  # of the scores, sooner
+        query = graph.linear(query, scale * weights["decoder.attention.query.weight"], None, "query")
     never = graph.constant(_f32(-np.inf), "never")
-    real = graph.unsqueeze(mask, 1)  # (B, 1, S)
     if model.attention == "multihead":
-        part = model.hidden // model.heads
         asked = graph.node("Transpose", _by_source(graph, query, mask, model.heads, part), perm=[0, 2, 1, 3])
-        scores = graph.node("Mul", graph.node("MatMul", asked, keys), graph.constant(_f32(part**-0.5)))
-        looked = graph.node("Softmax", graph.node("Where", graph.unsqueeze(real, 1), scores, never), axis=-1)
+        scores, real = graph.node("MatMul", asked, keys), graph.unsqueeze(mask, 1, 2)  # (B, 1, 1, S)
+        looked = graph.node("Softmax", graph.node("Where", real, scores, never), axis=-1)
         context = graph.node(
             "Transpose", graph.node("MatMul", looked, values), perm=[0, 2, 1, 3]
         )  # (B, R, heads, part)
@@ -614,7 +626,7 @@ def _attend(
         scores = graph.squeeze(graph.node("MatMul", squashed, score), 3)
     else:
         scores = graph.node("MatMul", _by_source(graph, query, mask, model.hidden), keys)
-    looked = graph.node("Softmax", graph.node("Where", real, scores, never), axis=-1)  # (B, R, S)
+    looked = graph.node("Softmax", graph.node("Where", graph.unsqueeze(mask, 1), scores, never), axis=-1)  # (B, R, S)
     context = graph.node("Flatten", graph.node("MatMul", looked, values), axis=2)
     return graph.bounded(context, _context_bound(config, weights)), graph.node("Flatten", looked, axis=2)
 
