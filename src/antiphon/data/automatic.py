@@ -36,8 +36,6 @@ LETTERS = 60
 """Characters a text, on average, up to which the same holds."""
 RATE = 10_000.0
 """Target tokens a second that two cores train on: a guess for budgets in minutes; a factor of two changes little."""
-JOINED = 2
-"""Pairs joined of two for each of few words."""
 PLENTY = 30_000
 """Pairs from which on a small model has enough to learn not to learn them by heart."""
 FILLED = 0.85
@@ -46,6 +44,36 @@ PIECES = 1.3
 """Subwords a word, about."""
 BUNDLES = 0.5
 """Share of sources with a bundle of features from which features are tokens."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What suits words by how many pairs there are; measured in docs/log.md."""
+
+    below: float
+    """Pairs from which on it suits no more."""
+    rows: int
+    """Positions a batch."""
+    width: int
+    encoder: int
+    """Width of the encoder, a direction."""
+    joined: int
+    """Pairs joined of two for each pair: they teach not to skip, repeat or count."""
+    passes: int
+    """Through ten thousand pairs, where no budget is given; a joined pair counts twice."""
+    rate: float
+    """Highest learning rate ..."""
+    quick: float
+    """... of up to so many updates."""
+    dropout: float
+    """At most."""
+
+
+SCALES = (
+    Scale(3_000, rows=800, width=128, encoder=64, joined=2, passes=60, rate=3e-3, quick=2_600, dropout=0.4),
+    Scale(PLENTY, rows=1200, width=192, encoder=192, joined=1, passes=30, rate=3e-3, quick=2_600, dropout=0.3),
+    Scale(float("inf"), rows=1200, width=256, encoder=256, joined=0, passes=60, rate=1.2e-3, quick=10_000, dropout=0.3),
+)
 
 Tree = dict[str, dict[str, Any]]
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -152,40 +180,39 @@ def _words(
     kinds = ("symbol" if symbols[0] else "tagged" if tagged else "char", "symbol" if symbols[1] else "char")
     names = {"symbol": "symbols of a closed set", "tagged": "characters and features", "char": "characters"}
     one = kinds == ("char", "char") and _alike(source, target)
-    few = pairs < 3000
+    scale = next(scale for scale in SCALES if pairs < scale.below)
     lengths = [
         sum(len(t.split() if kind == "symbol" else t) + 1 for t in texts) / len(texts)
         for kind, texts in zip(kinds, (source, target), strict=True)
     ]
-    rows, width, joined = (800, 128, JOINED) if few else (1200, 256, 0)
-    texts = 1 + 2 * joined  # of an epoch, for each pair
+    texts = 1 + 2 * scale.joined  # of an epoch, for each pair
     passes, updates = budget(
         pairs,
         positions=texts * max(lengths),
         tokens=texts * lengths[1],
-        rows=rows,
-        usual=max(4, round(_fewer(pairs, 60) / texts)),
+        rows=scale.rows,
+        usual=max(4, round(_fewer(pairs, scale.passes) / texts)),
     )
-    pace = _pace(passes, updates) if few else _pace(passes, updates, rate=1.2e-3, quick=10_000)
+    pace = _pace(passes, updates, rate=scale.rate, quick=scale.quick)
     knobs: Tree = {
         "data": {
             "tokenizer": kinds[0],
             "target_tokenizer": kinds[1],
             "share_vocabulary": one,
             "vocabulary": 4000,
-            "joined": joined,
+            "joined": scale.joined,
             "buckets": 8,
         },
         "model": {
-            **_sized(width),
-            **({} if few else {"encoder_hidden": width}),
+            **_sized(scale.width),
+            "encoder_hidden": scale.encoder,
             "tied": "all" if one else "target",
-            "dropout": _dropout(passes, pairs, 0.4 if few else 0.3),
+            "dropout": _dropout(passes, pairs, scale.dropout),
         },
-        "train": {"batch_tokens": rows, "dev_metric": "accuracy", "dev_answers": 1000, **pace},
+        "train": {"batch_tokens": scale.rows, "dev_metric": "accuracy", "dev_answers": 1000, **pace},
         "search": {"beam": 5, "length_penalty": 0.0},
     }
-    company = f"; {JOINED} pairs joined of two are added for each" if few else ""
+    company = f"; pairs joined of two are added, {scale.joined} for each" if scale.joined else ""
     return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{company}")
 
 
