@@ -28,6 +28,7 @@ SAMPLED: dict[str, dict] = {
     "train": {"samples": 4, "optimizer": "sgd", "learning_rate": 0.2, "order": "proportional", "batch_size": 2},
 }
 LINK_SECONDS = 4
+MANY = 2
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,18 @@ def assert_alike(one: Path, other: Path, *, updates: int) -> None:
     assert weights
     for name in weights:
         assert float((states[0][name] - states[1][name]).abs().max()) <= 1e-5 * updates, name
+
+
+def test_several_models_one_after_the_other_are_those_of_one_process(pairs, tmp_path):
+    tree = knobs(8, {"train": {"members": MANY}})
+    assert [code for code, _ in ended(started(2, command(pairs, tmp_path / "two", tree)))] == [0, 0]
+    antiphon.train(pairs, tmp_path / "one", knobs=tree)
+    for number in range(1, MANY + 1):
+        one, two = (load_file(files.member(tmp_path / name, number) / files.WEIGHTS) for name in ("one", "two"))
+        for name, weights in one.items():
+            torch.testing.assert_close(two[name], weights, atol=1e-5, rtol=1e-5)
+    _, facts = files.read_config(tmp_path / "two")
+    assert files.members(tmp_path / "two", facts) == [files.member(tmp_path / "two", n) for n in (1, 2)]
 
 
 @pytest.mark.parametrize(("count", "more"), [(2, {}), (3, SAMPLED)], ids=["2 dense", "3 sampled rows"])

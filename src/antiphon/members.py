@@ -8,7 +8,7 @@ done are counted in its ``config.json``, and `antiphon.model.load` loads as many
 from __future__ import annotations
 
 import dataclasses
-import os
+import time
 from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from antiphon.training.trainer import Run
 
 Overrides = Mapping[str, Mapping[str, Any]]
+LINK_SECONDS = 60.0
+"""Longest wait for an answer of another process while none trains."""
 MOST_DEV = 1000
 """Dev pairs on which all together are judged."""
 SENTENCE = "Not one model but several: "
@@ -44,14 +46,29 @@ def train(
     What is resumed goes on where it stopped: with the model that was being trained; or, if all were done, with each of
     them, as far as its budget is larger now.
     """
+    from antiphon.training.distributed import joined
+
+    with joined(LINK_SECONDS, time.monotonic()) as peers:  # once for all models
+        return _trained(data, Path(out), preset, overrides, resume, observer, leads=peers.leads)
+
+
+def _trained(
+    data: str | Path,
+    folder: Path,
+    preset: str | None,
+    overrides: Overrides,
+    resume: bool,
+    observer: Observer | None,
+    *,
+    leads: bool,
+) -> Run:
     from antiphon.training import trainer
 
-    folder = Path(out)
     resting = _done(folder) if resume and files.resumable(folder) else []
     if folder in resting:
         run = trainer.ended(folder)
     else:
-        run = trainer.train(data, out, preset=preset, overrides=overrides, resume=resume, observer=observer)
+        run = trainer.train(data, folder, preset=preset, overrides=overrides, resume=resume, observer=observer)
     config, facts = files.read_config(folder)
     if config.train.members == 1:
         return run
@@ -63,14 +80,14 @@ def train(
         if place in resting:
             runs.append(trainer.ended(place))
             continue
-        if observer is not None:
+        if leads and observer is not None:
             observer(Member(number, config.train.members, str(place)))
         again = files.resumable(place)
         knobs = _given_again(config, overrides) if again else config.of_one(number).model_dump(mode="json")
         runs.append(trainer.train(data, place, preset=None, overrides=knobs, resume=again, observer=observer))
-        if runs[-1].finished:
+        if leads and runs[-1].finished:
             files.write_config(folder, config, {**facts, files.MEMBERS: number})
-    return _together(data, folder, config, runs, observer)
+    return _together(data, folder, config, runs, observer, leads=leads)
 
 
 def _done(folder: Path) -> list[Path]:
@@ -94,7 +111,9 @@ def _given_again(config: Config, overrides: Overrides) -> Overrides:
     return {"train": train} if train else {}
 
 
-def _together(data: str | Path, folder: Path, config: Config, runs: list[Run], observer: Observer | None) -> Run:
+def _together(
+    data: str | Path, folder: Path, config: Config, runs: list[Run], observer: Observer | None, *, leads: bool
+) -> Run:
     """What all came to: how well they answer together, once all are done; else what the last one ended with."""
     first, last = runs[0], runs[-1]
     whole = dataclasses.replace(
@@ -102,7 +121,7 @@ def _together(data: str | Path, folder: Path, config: Config, runs: list[Run], o
     )
     if not last.finished:
         return dataclasses.replace(whole, finished=False)
-    if os.environ.get("RANK", "0") != "0":  # of several processes the first one speaks
+    if not leads:
         return whole
     metric = config.train.dev_metric
     dev = list(islice(read_corpus(data, context=config.data.context, dev_pairs=config.data.dev_pairs).dev, MOST_DEV))

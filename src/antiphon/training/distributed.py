@@ -229,6 +229,8 @@ class Peers:
 def joined(seconds: float, begun: float) -> Iterator[Peers]:
     """Joins the processes of this run, if a launcher started several.
 
+    Within itself it only counts the time anew: to part and meet again at one address would take luck.
+
     Args:
         seconds: longest wait for an answer while training.
         begun: when the sitting began, of `time.monotonic`.
@@ -241,22 +243,24 @@ def joined(seconds: float, begun: float) -> Iterator[Peers]:
     if size == 1:
         yield Peers(begun=begun)
         return
-    rank = _number("RANK", None)
+    rank, already = _number("RANK", None), dist.is_initialized()
     master = os.environ.get("MASTER_ADDR", ""), _number("MASTER_PORT", None)
     if "GLOO_SOCKET_IFNAME" not in os.environ and (name := _interface_towards(master[0], master[1])):
         os.environ["GLOO_SOCKET_IFNAME"] = name
     try:
         # each device has its own way: a CPU's tensors go by gloo, a GPU's by NCCL
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, timeout=timedelta(seconds=JOIN_SECONDS))
+        if not already:
+            dist.init_process_group(backend, timeout=timedelta(seconds=JOIN_SECONDS))
         peers = Peers(rank, size, seconds=seconds, begun=begun)
     except (RuntimeError, ValueError) as error:
         raise _lost(error, rank, size, f"not all {size} started within {JOIN_SECONDS:g} s") from None
     try:
         yield peers
     finally:
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+        if not already:
+            with contextlib.suppress(RuntimeError):
+                dist.destroy_process_group()
 
 
 def _lost(error: Exception, rank: int, size: int, late: str) -> LinkError:
