@@ -9,6 +9,8 @@ import pytest
 
 import antiphon
 from antiphon.config import Config, load_config
+from antiphon.data.automatic import settle
+from antiphon.data.pairs import Pair
 from antiphon.errors import FolderError, UsageError
 from antiphon.export.folder import export
 from antiphon.learning import learn
@@ -124,6 +126,13 @@ def test_minutes_are_shared_and_seeds_are_not():
     assert {part.train.minutes for part in parts} == {2.5}
     assert len({part.train.seed for part in parts}) == len({part.data.ids for part in parts}) == 4
     assert all(Config.model_validate(part.model_dump()) == part for part in parts)
+
+
+def test_what_auto_chooses_for_each_fits_its_share_of_the_minutes():
+    pairs = [Pair(f"word{n}", " ".join(f"{n}")) for n in range(5000)]
+    several, one = ({"minutes": 9, "members": 3}, {"minutes": 3})
+    chosen = [settle(pairs, None, {"train": train})[0].of_one() for train in (several, one)]
+    assert chosen[0] == chosen[1]
 
 
 @pytest.mark.parametrize("count", [0, 17, -1, "3", 2.5, None, 10**400])

@@ -240,7 +240,8 @@ class _Budget:
         an_epoch = pairs * positions / (FILLED * rows)
         ways = []
         if self.asked.get("minutes"):
-            ways.append(60 * self.asked["minutes"] * RATE / (pairs * tokens))
+            of_one = 60 * self.asked["minutes"] / self.asked.get("members", 1)
+            ways.append(of_one * RATE / (pairs * tokens))
         if self.asked.get("max_updates"):
             ways.append(self.asked["max_updates"] / an_epoch)
         if self.asked.get("epochs"):
