@@ -27,6 +27,8 @@ Layers = Annotated[int, Field(ge=1, le=64)]
 Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
 
 
+MOST_MEMBERS = 16
+"""Models that may answer together as one."""
 BUDGETS = frozenset(("minutes", "max_updates", "epochs"))
 """Knobs of [train] that say how much training there is."""
 
@@ -172,7 +174,7 @@ class TrainConfig(_Group):
     consistency: Annotated[float, Field(ge=0)] = 0.0
     """R-Drop (Wu et al. 2021): every pair is learnt from twice at once, with two dropout masks, and this weight draws
     the two answers together; 0: once (full softmax only). An update costs about twice as much."""
-    members: Annotated[int, Field(ge=1, le=16)] = 1
+    members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
     """Models trained one after the other, from a seed each, that answer together with the mean of their probabilities:
     better than one, for as many times the work. They share the minutes; updates and epochs are each one's."""
     teachers: str | None = None

@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from antiphon.config import Config
+from antiphon.data.automatic import Overrides
 from antiphon.data.corpus import read_corpus
 from antiphon.evaluation import evaluate
 from antiphon.model import load, load_one
 from antiphon.runtime import folder as files
-from antiphon.training.progress import Joined, Member, Observer, Stopped, read_log
+from antiphon.training.progress import Joined, Member, Observer
 
 if TYPE_CHECKING:
     from antiphon.training.trainer import Run
 
-Overrides = Mapping[str, Mapping[str, Any]]
 LINK_SECONDS = 60.0
 """Longest wait for an answer of another process while none trains."""
 MOST_DEV = 1000
@@ -64,11 +63,10 @@ def _trained(
 ) -> Run:
     from antiphon.training import trainer
 
-    resting = _done(folder) if resume and files.resumable(folder) else []
-    if folder in resting:
-        run = trainer.ended(folder)
-    else:
-        run = trainer.train(data, folder, preset=preset, overrides=overrides, resume=resume, observer=observer)
+    resting = _done(folder) if resume and files.resumable(folder) else {}
+    run = resting.get(folder) or trainer.train(
+        data, folder, preset=preset, overrides=overrides, resume=resume, observer=observer
+    )
     config, facts = files.read_config(folder)
     if config.train.members == 1:
         return run
@@ -78,7 +76,7 @@ def _trained(
             break
         place = files.member(folder, number)
         if place in resting:
-            runs.append(trainer.ended(place))
+            runs.append(resting[place])
             continue
         if leads and observer is not None:
             observer(Member(number, config.train.members, str(place)))
@@ -90,17 +88,14 @@ def _trained(
     return _together(data, folder, config, runs, observer, leads=leads)
 
 
-def _done(folder: Path) -> list[Path]:
+def _done(folder: Path) -> dict[Path, Run]:
     """The models of a run that need no more training; none if that is all of them, which are then to go on."""
+    from antiphon.training import trainer
+
     config, _ = files.read_config(folder)
     places = [files.member(folder, number) for number in range(1, config.train.members + 1)]
-    done = [place for place in places if _ended(place)]
-    return done if len(done) < len(places) else []
-
-
-def _ended(folder: Path) -> bool:
-    log = read_log(folder / files.LOG)
-    return bool(log) and log[-1]["event"] == Stopped.event and bool(log[-1].get("finished"))
+    done = {place: run for place in places if (run := trainer.ended(place)) is not None}
+    return done if len(done) < len(places) else {}
 
 
 def _given_again(config: Config, overrides: Overrides) -> Overrides:
@@ -126,9 +121,10 @@ def _together(
     metric = config.train.dev_metric
     dev = list(islice(read_corpus(data, context=config.data.context, dev_pairs=config.data.dev_pairs).dev, MOST_DEV))
     alone, together = (evaluate(model, dev, [metric])[metric] for model in (load_one(folder), load(folder)))
+    joined = Joined(len(runs), metric, alone, together)
     if observer is not None:
-        observer(Joined(len(runs), metric, alone, together))
-    _write_card(folder, Joined(len(runs), metric, alone, together))
+        observer(joined)
+    _write_card(folder, joined)
     return dataclasses.replace(whole, best_dev=together)
 
 

@@ -25,7 +25,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from antiphon.config import Config, parse_config
+from antiphon.config import MOST_MEMBERS, Config, parse_config
 from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import FolderError, SaveError, UsageError
 from antiphon.version import VERSION
@@ -47,7 +47,6 @@ LOCK = ".lock"
 MEMBERS = "members"
 """The folder, in that of a model of several, with all but the first; and among the facts of its config.json how many
 answer together, the first counted."""
-MOST_MEMBERS = 16
 SPOOL = f".{IDS}.new"
 """Ids on their way to several shards."""
 SUMS = "sha256"

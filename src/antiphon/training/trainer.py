@@ -138,11 +138,14 @@ def train(
             return trainer.run()
 
 
-def ended(folder: Path) -> Run:
-    """What a run came to that has ended, by its log."""
-    last = read_log(folder / files.LOG)[-1]
+def ended(folder: Path) -> Run | None:
+    """What a run came to, by its log; None if it has not ended, or is to go on."""
+    log = read_log(folder / files.LOG)
+    if not log or log[-1]["event"] != Stopped.event or not log[-1]["finished"]:
+        return None
+    last = log[-1]
     best, metric, reason = last["best_score"], last["metric"], last["reason"]
-    return Run(folder, best, metric, last["update"], last["seconds"], reason, last["finished"])
+    return Run(folder, best, metric, last["update"], last["seconds"], reason, finished=True)
 
 
 class _Trainer:
