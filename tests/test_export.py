@@ -20,7 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from safetensors.numpy import load_file
 
 import antiphon
-from antiphon.config import Config, SearchConfig, parse_config
+from antiphon.config import Config, DataConfig, SearchConfig, parse_config
 from antiphon.errors import AntiphonError, FolderError, UsageError
 from antiphon.export import folder as folder_of_export
 from antiphon.export import graph
@@ -44,7 +44,8 @@ def engines(cell, attention, feed, shape, folder: Path, *, quantised: bool = Fal
     for parameter in model.parameters():  # far from the start, where everything is nearly alike
         parameter.data.normal_(0, 0.4)
     save_weights(folder, {name: p.detach() for name, p in model.named_parameters()})
-    config, weights = Config(model=model.config), load_file(folder / "model.safetensors")
+    config = Config(model=model.config, data=DataConfig(too_long="drop"))
+    weights = load_file(folder / "model.safetensors")
     (folder / GRAPHS).mkdir()
     onnx.save(encoder_graph(config, weights, quantised=quantised), folder / GRAPHS / ENCODER)
     onnx.save(step_graph(config, weights, quantised=quantised), folder / GRAPHS / STEP)
@@ -73,6 +74,7 @@ QUANTISED = [
     ("lstm", "dot", False, "two ways"),
     ("lstm", "general", True, "one way"),
     ("lstm", "none", False, "normed"),
+    ("lstm", "monotonic", False, "carried"),
 ]
 
 

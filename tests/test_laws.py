@@ -33,7 +33,9 @@ from antiphon.training.loss import batch_loss
 from antiphon.training.optimizer import Optimizer
 
 CELLS = ["gru", "lstm"]
-ATTENTIONS = ["none", "additive", "dot", "general", "multihead"]
+ATTENTIONS = ["additive", "dot", "general", "multihead"]
+WAYS = [*itertools.product(["none", *ATTENTIONS], [False, True]), ("monotonic", False)]
+"""Attention, and whether the context is fed."""
 SHAPES = {
     "two ways": {},
     "one way": {"bidirectional": False},
@@ -42,12 +44,13 @@ SHAPES = {
     "copied": {"bidirectional": False, "bridge": "copy"},
     "normed": {"layer_norm": True, "residual": False, "decoder_layers": 1, "features": "tanh"},
 }
-EVERY = list(itertools.product(CELLS, ATTENTIONS, [False, True], SHAPES))
+EVERY = [(cell, *way, shape) for cell, way, shape in itertools.product(CELLS, WAYS, SHAPES)]
 
 SRC = torch.tensor([[5, 6, 7, 2], [8, 2, 0, 0], [9, 4, 2, 0]])
 SRC_LEN = torch.tensor([4, 2, 3])
-TGT_IN = torch.tensor([[1, 5, 6, 8], [1, 7, 0, 0], [1, 0, 0, 0]])
-TGT_OUT = torch.tensor([[5, 6, 8, 2], [7, 2, 0, 0], [2, 0, 0, 0]])
+# 19, the last word, moves a monotonic decoder's pointer, which in the second row has nowhere to go in the end
+TGT_IN = torch.tensor([[1, 5, 19, 8], [1, 19, 19, 0], [1, 0, 0, 0]])
+TGT_OUT = torch.tensor([[5, 19, 8, 2], [19, 19, 2, 0], [2, 0, 0, 0]])
 
 
 def make(cell: str, attention: str, feed: bool, shape: str) -> Seq2Seq:
@@ -110,13 +113,25 @@ def test_padding_changes_nothing_and_a_batch_equals_its_singles(cell, attention,
         torch.testing.assert_close(batch[row : row + 1, :t], one, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("attention", "feed"), list(itertools.product(ATTENTIONS, [False, True])))
+@pytest.mark.parametrize(("attention", "feed"), WAYS)
 def test_the_order_of_rows_changes_nothing(attention, feed):
     model = make("gru", attention, feed, "one way")
     back = torch.tensor([2, 1, 0])
     forward = model.log_probs(SRC, SRC_LEN, TGT_IN, TGT_OUT)
     turned = model.log_probs(SRC[back], SRC_LEN[back], TGT_IN[back], TGT_OUT[back])
     torch.testing.assert_close(forward, turned[back], atol=1e-5, rtol=1e-5)
+
+
+def test_a_monotonic_decoder_looks_where_its_marks_lead_and_never_beyond_the_end():
+    model = make("lstm", "monotonic", False, "two ways")
+    memory, state = model.encode(SRC, SRC_LEN)
+    looks = []
+    for t in range(4):
+        _, weights, state = model.step(TGT_IN[:, t], state, memory)
+        looks.append(weights.argmax(dim=1).tolist())
+        assert (weights.sum(dim=1) == 1).all()
+    assert [row[0] for row in looks] == [0, 0, 1, 1]
+    assert [row[1] for row in looks] == [0, 1, 1, 1]
 
 
 LENGTHS = torch.tensor([4, 1, 6, 5])
@@ -409,7 +424,7 @@ def test_additive_scores_are_the_papers():
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ATTENTIONS[1:])
+@pytest.mark.parametrize("kind", ATTENTIONS)
 def test_attention_weights_sum_to_one_and_never_fall_on_padding(kind):
     torch.manual_seed(0)
     attention = Attention(ModelConfig(attention=kind, hidden=16, heads=4), 16)
@@ -629,7 +644,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing():
     assert all(p.grad is None for p in model.parameters())
 
 
-@pytest.mark.parametrize(("attention", "feed"), list(itertools.product(ATTENTIONS, [False, True])))
+@pytest.mark.parametrize(("attention", "feed"), WAYS)
 def test_search_through_torch_scores_what_it_says(attention, feed):
     model = make("lstm", attention, feed, "two ways")
     engine = TorchEngine(model)

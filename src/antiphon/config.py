@@ -99,9 +99,10 @@ class ModelConfig(_Group):
     """RNN layers in the decoder."""
     bidirectional: bool = True
     """The encoder reads both ways; the memory is then 2 H wide."""
-    attention: Literal["none", "additive", "dot", "general", "multihead"] = "multihead"
+    attention: Literal["none", "additive", "dot", "general", "multihead", "monotonic"] = "multihead"
     """none: the fixed-vector model. additive: Bahdanau et al. 2015. dot, general: Luong et al. 2015. multihead:
-    Vaswani et al. 2017."""
+    Vaswani et al. 2017. monotonic: one position at a time, from left to right, where both sides run in one direction
+    (Aharoni & Goldberg 2017)."""
     heads: Width = 4
     """Heads of multihead attention; must divide ``hidden``."""
     feed: bool = False
@@ -135,6 +136,8 @@ class ModelConfig(_Group):
             raise ValueError("model.share_rnn needs model.bidirectional = false and equal layers on both sides")
         if self.bridge == "copy" and (self.bidirectional or not twins):
             raise ValueError('model.bridge = "copy" needs model.bidirectional = false and equal layers on both sides')
+        if self.attention == "monotonic" and self.feed:
+            raise ValueError('model.attention = "monotonic" needs model.feed = false: what it looks at is fed anyway')
         if self.attention == "multihead" and self.hidden % self.heads:
             raise ValueError(f"model.heads = {self.heads} does not divide model.hidden = {self.hidden}")
         return self
@@ -280,6 +283,12 @@ class Config(_Group):
         shared = data.share_vocabulary and data.target_tokenizer in (None, data.tokenizer)
         if model.tied == "all" and not shared:
             raise ValueError('model.tied = "all" needs data.share_vocabulary and one kind of tokenizer')
+        if model.attention == "monotonic" and (data.reverse_source or data.subword_dropout):
+            raise ValueError(
+                'model.attention = "monotonic" needs data.reverse_source = false and data.subword_dropout = 0'
+            )
+        if model.attention == "monotonic" and data.too_long != "drop":
+            raise ValueError('model.attention = "monotonic" needs data.too_long = "drop": what is cut is not aligned')
         if self.train.consistency and model.softmax == "sampled":
             raise ValueError('train.consistency needs model.softmax = "full"')
         if self.train.teachers is not None and model.softmax == "sampled":

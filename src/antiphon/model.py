@@ -16,10 +16,10 @@ import numpy as np
 from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.batches import padded
 from antiphon.data.tokenizer import BOS, EOS, Tokenizer
-from antiphon.errors import MissingExtraError, UsageError
+from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.metrics import repeats
 from antiphon.runtime.bundled import resolved
-from antiphon.runtime.folder import GRAPHS, members, read_config, read_tokenizers
+from antiphon.runtime.folder import AGAIN, GRAPHS, members, read_config, read_tokenizers
 from antiphon.search import Engine, Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 
 _T = TypeVar("_T")
@@ -170,7 +170,7 @@ class Model:
         its tokenizer does not know is scored as UNK: see `evaluation.evaluate` for what that hides.
         """
         sources = self._sources([source for source, _ in pairs])
-        targets = self.target_tokenizer.encode_batch([target for _, target in pairs])
+        targets = self.target_tokenizer.encode_beside([target for _, target in pairs], [row.ids for row in sources])
         nats = np.zeros(len(pairs))
         tokens = np.array([len(ids) + 1 for ids in targets], dtype=np.int64)
         longest = np.array([max(len(s.ids) + 1, len(t) + 1) for s, t in zip(sources, targets, strict=True)], np.int64)
@@ -190,7 +190,7 @@ class Model:
         Its score is log P(target | source) in nats, without length penalty.
         """
         [read] = self._sources([source])
-        ids = self.target_tokenizer.encode(target)
+        [ids] = self.target_tokenizer.encode_beside([target], [read.ids])
         memory, state = self.engine.encode(*self._padded([read]))
         looks = []
         for token in [BOS, *ids]:
@@ -198,8 +198,8 @@ class Model:
             state = out.state
             looks.append(out.attention[0])
         [score] = self.score([(source, target)])
-        spelt = [*self.target_tokenizer.tokens(ids), END]
-        return Prediction(target, score, spelt, self._written(read), self._unturned(np.array(looks)), read.truncated)
+        spelt, looks = self._spelt([*ids, EOS], np.array(looks))
+        return Prediction(target, score, spelt, self._written(read), looks, read.truncated)
 
     def read(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """src (N, S) and src_len (N,) as an engine takes them. Raises UsageError."""
@@ -248,15 +248,22 @@ class Model:
         return np.maximum(self.max_target, 3 * src_len)
 
     def _prediction(self, source: _Source, hypothesis: Hypothesis) -> Prediction:
-        tokens = self.target_tokenizer.tokens(hypothesis.ids)
+        ids = [*hypothesis.ids, EOS] if hypothesis.finished else hypothesis.ids
+        tokens, looks = self._spelt(ids, hypothesis.attention)
         return Prediction(
             text=self.target_tokenizer.decode(hypothesis.ids),
             score=hypothesis.score,
-            tokens=[*tokens, END] if hypothesis.finished else tokens,
+            tokens=tokens,
             source_tokens=self._written(source),
-            attention=self._unturned(hypothesis.attention),
+            attention=looks,
             truncated=source.truncated,
         )
+
+    def _spelt(self, ids: Sequence[int], looks: np.ndarray) -> tuple[list[str], np.ndarray]:
+        """The tokens of an answer, and where the model looked for each, (T, S): what is no text is left out."""
+        real = [place for place, token in enumerate(ids) if token != self.target_tokenizer.next_id]
+        tokens = [END if ids[place] == EOS else self.target_tokenizer.tokens([ids[place]])[0] for place in real]
+        return tokens, self._unturned(looks[real])
 
     def _fluent_first(self, ranked: list[Hypothesis], config: SearchConfig) -> list[Hypothesis]:
         """With ``no_repeat_ngram`` 3 what says four words twice comes last: the search's own rule is for three tokens,
@@ -354,6 +361,8 @@ def load_one(folder: str | Path, *, threads: int | None = None) -> Model:
     folder = resolved(folder)
     config, _ = read_config(folder)
     source_tokenizer, target_tokenizer = read_tokenizers(folder)
+    if (config.model.attention == "monotonic") != (target_tokenizer.alignment is not None):
+        raise FolderError("the tokenizer and the knobs are not of one model", where=str(folder), cure=AGAIN)
     sizes = {"source_vocabulary": source_tokenizer.size, "target_vocabulary": target_tokenizer.size}
     if (folder / GRAPHS).is_dir():
         from antiphon.runtime import onnx_engine

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -240,17 +240,19 @@ def encode(
     assert dropout == 0 or rng is not None, "subword dropout needs a random generator"
     pairs = list(pairs)
 
-    def side(number: int, tokenizer: Tokenizer) -> Store:
+    def side(number: int, cut: Callable[[list[str], int], list[list[int]]]) -> list[list[int]]:
         rows: list[list[int]] = []
         for start in range(0, len(pairs), CHUNK_PAIRS):
-            some = [pair[number] for pair in pairs[start : start + CHUNK_PAIRS]]
-            if dropout and rng is not None:
-                rows += tokenizer.encode_sampled(some, dropout=dropout, rng=rng)
-            else:
-                rows += tokenizer.encode_batch(some)
-        return Store.of_rows(rows)
+            rows += cut([pair[number] for pair in pairs[start : start + CHUNK_PAIRS]], start)
+        return rows
 
-    source, target = side(0, source_tokenizer), side(1, target_tokenizer)
+    if dropout and rng is not None:
+        rows = side(0, lambda some, _: source_tokenizer.encode_sampled(some, dropout=dropout, rng=rng))
+        beside = side(1, lambda some, _: target_tokenizer.encode_sampled(some, dropout=dropout, rng=rng))
+    else:
+        rows = side(0, lambda some, _: source_tokenizer.encode_batch(some))
+        beside = side(1, lambda some, at: target_tokenizer.encode_beside(some, rows[at : at + len(some)]))
+    source, target = Store.of_rows(rows), Store.of_rows(beside)
     content = [text.encode() for pair in pairs for text in pair] if texts else []
     sizes = np.fromiter(map(len, content), np.int32, len(content)).reshape(-1, 2)
     flat = np.frombuffer(b"".join(content), np.uint8)

@@ -37,11 +37,14 @@ from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 
 from antiphon.config import TokenizerKind
+from antiphon.data.alignment import Alignment
 from antiphon.data.pairs import TURN
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 TURN_ID = 4
+NEXT = "<next>"
+"""The last token of an aligned vocabulary: the next source token's turn."""
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", TURN)
 
 SPACE = "▁"  # stands for the space before a word, inside subwords
@@ -66,6 +69,7 @@ class Tokenizer:
         digits: write every digit as # first.
         merges: (bpe) pairs of tokens, the first merged first.
         scores: (unigram) log-probability of each token, in nats.
+        alignment: of these tokens with a source's, for `encode_beside`; they are followed by NEXT.
     """
 
     def __init__(
@@ -77,10 +81,11 @@ class Tokenizer:
         digits: bool = False,
         merges: Sequence[tuple[str, str]] = (),
         scores: Sequence[float] = (),
+        alignment: Alignment | None = None,
     ) -> None:
         self.kind: TokenizerKind = kind
-        self.lower, self.digits = lower, digits
-        self._tokens = [*SPECIALS, *tokens]
+        self.lower, self.digits, self.alignment = lower, digits, alignment
+        self._tokens = [*SPECIALS, *tokens, *([NEXT] if alignment else [])]
         self._ids = {token: index for index, token in enumerate(tokens, len(SPECIALS))}
         self._merges, self._scores = list(merges), list(scores)
         self._ranks: dict[tuple[str, str], int] = {}
@@ -166,13 +171,26 @@ class Tokenizer:
 
     def lowering(self) -> Tokenizer:
         """The same vocabulary for text that is lower-cased first."""
-        mine = self._tokens[len(SPECIALS) :]
-        return Tokenizer(self.kind, mine, lower=True, digits=self.digits, merges=self._merges, scores=self._scores)
+        return self._like(lower=True)
+
+    def aligned(self, alignment: Alignment) -> Tokenizer:
+        """The same vocabulary and NEXT, for targets that are written beside their sources."""
+        return self._like(alignment=alignment)
+
+    def _like(self, **changed: Any) -> Tokenizer:
+        mine = self._tokens[len(SPECIALS) : self.next_id]
+        ways = {"lower": self.lower, "digits": self.digits, "merges": self._merges, "scores": self._scores}
+        return Tokenizer(self.kind, mine, **{**ways, "alignment": self.alignment, **changed})
 
     @property
     def size(self) -> int:
         """V: tokens in the vocabulary, the specials counted."""
         return len(self._tokens)
+
+    @property
+    def next_id(self) -> int | None:
+        """The id of NEXT; None: not aligned."""
+        return self.size - 1 if self.alignment else None
 
     def normalise(self, text: str) -> str:
         """The text as this tokenizer sees it: NFC, white space collapsed, the options ``lower`` and ``digits``."""
@@ -197,6 +215,18 @@ class Tokenizer:
                 ids += known[chunk]
             rows.append(ids)
         return rows
+
+    def encode_beside(self, texts: Sequence[str], sources: Sequence[Sequence[int]]) -> list[list[int]]:
+        """`encode_batch` of targets; aligned ones hold NEXT wherever the next token of their source has its turn.
+
+        Args:
+            texts: n targets.
+            sources: the ids of their sources.
+        """
+        targets = self.encode_batch(texts)
+        if self.alignment is None:
+            return targets
+        return self.alignment.marked(list(zip(sources, targets, strict=True)), self.size - 1)
 
     def encode_sampled(self, texts: Sequence[str], *, dropout: float, rng: np.random.Generator) -> list[list[int]]:
         """Ids under subword regularisation: a word may be cut differently each time.
@@ -245,13 +275,14 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text, as a person would write it, from any ids in range.
 
-        PAD, BOS and EOS are skipped; UNK is shown as ``<unk>`` and TURN as ``<turn>``, lest they go unseen.
+        PAD, BOS, EOS and NEXT are skipped; UNK is shown as ``<unk>`` and TURN as ``<turn>``, lest they go unseen.
         """
         parts: list[list[str]] = [[]]
+        marks = self.next_id
         for index in ids:
             if index == TURN_ID:
                 parts.append([])
-            elif index >= UNK:
+            elif index >= UNK and index != marks:
                 parts[-1].append(self._tokens[index])
         write = _WRITE[self.kind]
         return _with_turns([write(tokens) for tokens in parts])
@@ -270,12 +301,14 @@ class Tokenizer:
             "kind": self.kind,
             "lower": self.lower,
             "digits": self.digits,
-            "tokens": self._tokens,
+            "tokens": self._tokens[: self.next_id],
         }
         if self.kind == "bpe":
             content["merges"] = [f"{left} {right}" for left, right in self._merges]
         if self.kind == "unigram":
             content["scores"] = self._scores
+        if self.alignment:
+            content["alignment"] = {**self.alignment.tree(), "source": self.alignment.left.shape[1]}
         return json.dumps(content, ensure_ascii=False, indent=0)
 
     @classmethod
@@ -335,6 +368,8 @@ class Tokenizer:
         kind = kinds[kinds.index(kind)]
         wanted = {"antiphon_tokenizer", "kind", "lower", "digits", "tokens"}
         wanted |= {"bpe": {"merges"}, "unigram": {"scores"}}.get(kind, set())
+        if "alignment" in content:
+            wanted.add("alignment")
         if set(content) != wanted:
             raise _Damaged(f"its keys are not {', '.join(sorted(wanted))}")
         tokens = _strings(content["tokens"], "tokens")
@@ -347,6 +382,7 @@ class Tokenizer:
             raise _Damaged("a token is empty or too long")
         if kind in ("bpe", "unigram") and any(len(token.split()) != 1 or " " in token for token in tokens):
             raise _Damaged("a subword holds white space")
+        alignment = _alignment(content.get("alignment"), len(SPECIALS) + len(tokens))
         if kind == "bpe":
             known, merges = set(tokens), []
             for line in _strings(content["merges"], "merges"):
@@ -354,15 +390,16 @@ class Tokenizer:
                 if left not in known or right not in known or left + right not in known:
                     raise _Damaged("a merge is not of its tokens")
                 merges.append((left, right))
-            return cls(kind, tokens, lower=lower, digits=digits, merges=merges)
+            return cls(kind, tokens, lower=lower, digits=digits, merges=merges, alignment=alignment)
         if kind == "unigram":
             scores = content["scores"]
             if not isinstance(scores, list) or len(scores) != len(tokens):
                 raise _Damaged("it has not one score for each token")
             if not all(type(score) in (int, float) and math.isfinite(score) and abs(score) < 1e4 for score in scores):
                 raise _Damaged("a score is not a log-probability")
-            return cls(kind, tokens, lower=lower, digits=digits, scores=[float(score) for score in scores])
-        return cls(kind, tokens, lower=lower, digits=digits)
+            scores = [float(score) for score in scores]
+            return cls(kind, tokens, lower=lower, digits=digits, scores=scores, alignment=alignment)
+        return cls(kind, tokens, lower=lower, digits=digits, alignment=alignment)
 
     def _parts(self, text: str) -> list[str]:
         return _parts(text, self.kind, self.lower, self.digits)
@@ -778,6 +815,18 @@ def _read_json(text: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise _Damaged("it is not a JSON object")
     return content
+
+
+def _alignment(tree: object, target: int) -> Alignment | None:
+    if tree is None:
+        return None
+    source = tree.get("source") if isinstance(tree, dict) else None
+    if not isinstance(tree, dict) or type(source) is not int or not 0 < source <= MOST_TOKENS:
+        raise _Damaged("its alignment is none")
+    try:
+        return Alignment.from_tree({key: tree[key] for key in tree if key != "source"}, source=source, target=target)
+    except ValueError as error:
+        raise _Damaged(f"it holds {error}") from None
 
 
 def _strings(values: object, name: str) -> list[str]:

@@ -382,8 +382,10 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
     wanted = graph.input("wanted", TensorProto.INT64, "N")
     mask = graph.input("mask", TensorProto.BOOL, "B", "S")
     width = _context_width(config, weights)
-    keys = values = context = ""
-    if model.attention != "none":
+    keys = values = context = pointer = ""
+    if model.attention == "monotonic":
+        values = graph.input("values", TensorProto.FLOAT, *_memory_shapes(config, width)[1])
+    elif model.attention != "none":
         keys, values = _memory_inputs(graph, config, weights)
     tables = _tables(config, weights)
     x = graph.rows(tables["target"][1], y, tables["target"][0])
@@ -413,6 +415,12 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
             h = graph.add(outputs, h) if index and model.residual else outputs
         context, attention = _attend(graph, config, weights, h, keys, values, mask)
         parts_read = [h, context]
+    elif model.attention == "monotonic":
+        pointer = graph.input("pointer", TensorProto.INT64, "N")
+        context, attention, pointer = _point(graph, config, weights, pointer, y, values, mask)
+        point = graph.linear(context, weights["decoder.point.weight"], None, "point")
+        h = layer(0, graph.node("Add", x, point))
+        parts_read = [h, context]
     else:
         h = layer(0, x)
         parts_read = [h]
@@ -423,6 +431,7 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
             nowhere = graph.node("Mul", graph.node("Cast", y, to=TensorProto.FLOAT), graph.constant(_f32(0)))
             real = graph.node("Cast", graph.unsqueeze(mask, 1), to=TensorProto.FLOAT)
             attention = graph.node("Flatten", graph.node("Mul", _by_source(graph, nowhere, mask, 1), real), axis=2)
+    if not feed:
         for index in range(1, model.decoder_layers):
             if index == 1 and len(parts_read) > 1:
                 joined, merge = graph.join(*parts_read), weights["decoder.merge.weight"]
@@ -447,6 +456,8 @@ def step_graph(config: Config, weights: Weights, *, quantised: bool = False) -> 
             graph.output(value, f"{part}{index}_after", TensorProto.FLOAT, "N", hidden)
     if feed:
         graph.output(context, "context_after", TensorProto.FLOAT, "N", width)
+    if model.attention == "monotonic":
+        graph.output(pointer, "pointer_after", TensorProto.INT64, "N")
     return graph.model()
 
 
@@ -564,6 +575,10 @@ def _memory(graph: Graph, config: Config, weights: Weights, compared: str, read:
     """What is compared and what is read (S, N, M) → keys and values as the step wants them, turned already."""
     model, part = config.model, config.model.hidden // config.model.heads
     keys, values = compared, read
+    shapes = _memory_shapes(config, _context_width(config, weights))
+    if model.attention == "monotonic":
+        graph.output(graph.node("Transpose", values, perm=[1, 0, 2]), "values", TensorProto.FLOAT, *shapes[1])
+        return
     if model.attention != "dot":
         bias = weights.get("decoder.attention.key.bias")
         keys = graph.linear(compared, weights["decoder.attention.key.weight"], bias, "key")
@@ -575,7 +590,6 @@ def _memory(graph: Graph, config: Config, weights: Weights, compared: str, read:
     else:
         keys = graph.node("Transpose", keys, perm=[1, 0, 2] if model.attention == "additive" else [1, 2, 0])
         values = graph.node("Transpose", values, perm=[1, 0, 2])
-    shapes = _memory_shapes(config, _context_width(config, weights))
     graph.output(keys, "keys", TensorProto.FLOAT, *shapes[0])
     graph.output(values, "values", TensorProto.FLOAT, *shapes[1])
 
@@ -599,6 +613,23 @@ def _by_source(graph: Graph, x: str, mask: str, *shape: int) -> str:
     """x (N, ...) → (B, R, ...), those rows together that look at one source."""
     rest = graph.constant(np.array((-1, *shape), np.int64))
     return graph.node("Reshape", x, graph.node("Concat", graph.node("Shape", mask, end=1), rest, axis=0))
+
+
+def _point(
+    graph: Graph, config: Config, weights: Weights, pointer: str, y: str, values: str, mask: str
+) -> tuple[str, str, str]:
+    """pointer (N,) and the last words y (N,) → what is looked at (N, M), weights (N, S), the pointer now (N,)."""
+    marks = np.zeros(len(weights["softmax_bias"]), np.int64)
+    marks[-1] = 1
+    moved = graph.node("Add", pointer, graph.node("Gather", graph.constant(marks, "marks"), y))
+    one = graph.constant(np.array([1], np.int64), "axis1")
+    lengths = graph.node("ReduceSum", graph.node("Cast", mask, to=TensorProto.INT64), one, keepdims=1)
+    now = graph.node("Min", _by_source(graph, moved, mask), graph.node("Sub", lengths, one))  # (B, R)
+    context = graph.node("Flatten", graph.node("GatherND", values, graph.unsqueeze(now, 2), batch_dims=1), axis=2)
+    sources = graph.node("Shape", mask, start=1)
+    looked = graph.node("OneHot", now, sources, graph.constant(np.array([0, 1], np.float32), "off_on"), axis=-1)
+    pointer = graph.reshape(now, -1)
+    return graph.bounded(context, _context_bound(config, weights)), graph.node("Flatten", looked, axis=2), pointer
 
 
 def _attend(
@@ -635,6 +666,8 @@ def _first_state(graph: Graph, config: Config, weights: Weights, finals: list[li
     """The decoder's state before the first word, as `Decoder.start`."""
     model = config.model
     parts = ("h", "c") if model.cell == "lstm" else ("h",)
+    if model.attention == "monotonic":
+        graph.output(graph.node("Sub", "src_len", "src_len"), "pointer", TensorProto.INT64, "N")
     for index in range(model.decoder_layers):
         if model.bridge == "copy":
             made = finals[index]

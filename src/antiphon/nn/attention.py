@@ -17,7 +17,7 @@ from antiphon.nn.state import Memory
 
 
 class Attention(nn.Module):
-    """Scores, weights and context of a query over the memory.
+    """Scores, weights and context of a query over the memory. (``monotonic`` compares nothing: `nn/pointer.py`.)
 
     - ``additive``: v · tanh(W q + U k), Bahdanau et al. 2015, appendix A.1.2
     - ``dot``: q · k, and ``general``: q · (W k), Luong et al. 2015, section 3.1
@@ -33,7 +33,8 @@ class Attention(nn.Module):
         self.kind = config.attention
         self.heads = config.heads if config.attention == "multihead" else 1
         hidden = config.hidden
-        self.key = nn.Identity() if self.kind == "dot" else Linear(width, hidden, bias=self.kind == "additive")
+        compares = self.kind in ("additive", "general", "multihead")
+        self.key = Linear(width, hidden, bias=self.kind == "additive") if compares else nn.Identity()
         self.query = Linear(hidden, hidden, bias=False) if self.kind in ("additive", "multihead") else nn.Identity()
         self.value = Linear(width, hidden, bias=False) if self.kind == "multihead" else nn.Identity()
         self.width = hidden if self.kind == "multihead" else width

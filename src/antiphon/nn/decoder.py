@@ -16,6 +16,7 @@ from antiphon.nn.attention import Attention
 from antiphon.nn.deferred import loop_linear
 from antiphon.nn.dropout import TimeConstantDropout
 from antiphon.nn.packing import Packing
+from antiphon.nn.pointer import looked_at
 from antiphon.nn.products import Linear
 from antiphon.nn.recurrent import RecurrentLayer, RecurrentLayers
 from antiphon.nn.state import DecoderState, LayerState, Memory
@@ -28,6 +29,7 @@ class Decoder(nn.Module):
     layers above (which read state and context, as in RNMT+, Chen et al. 2018) are each one call.
     Feeding: the context of step t-1 enters step t (Bahdanau et al. 2015; Luong et al. 2015, section 3.3), the
     top layer's state is the query, and positions must wait for each other.
+    Monotonic attention is parallel, and what it looks at enters layer 1 too: it does not depend on any state.
 
     Args:
         config: cell, widths, layers, kind of attention, feed, residual, layer norm, dropout.
@@ -48,11 +50,14 @@ class Decoder(nn.Module):
         self.attention = None if config.attention == "none" else Attention(config, memory)
         context = 0 if self.attention is None else self.attention.width
         self.feed = config.feed and self.attention is not None
+        self.points = config.attention == "monotonic"
         if self.feed:
             self.join_input = Linear(inputs, inputs)
             self.join_context = Linear(context, inputs, bias=False)
         elif self.attention is not None and config.decoder_layers > 1:
             self.merge = Linear(hidden + context, hidden)
+        if self.points:
+            self.point = Linear(context, inputs, bias=False)
         self.features = Linear(hidden + context, inputs)
         self.features_norm = nn.LayerNorm(inputs) if config.features == "norm" else None
         self.dropout = TimeConstantDropout(config.dropout)
@@ -79,20 +84,31 @@ class Decoder(nn.Module):
             )
         rows = layers[0][0]
         context = rows.new_zeros(rows.shape[0], self.context_width) if self.feed else None
-        return DecoderState(layers, context)
+        return DecoderState(layers, context, rows.new_zeros(len(rows), dtype=torch.int64) if self.points else None)
 
-    def forward(self, x: Tensor, packing: Packing, state: DecoderState, memory: Memory) -> Tensor:
+    def forward(
+        self, x: Tensor, packing: Packing, state: DecoderState, memory: Memory, looked: Tensor | None = None
+    ) -> Tensor:
         """Embedded packed targets x (P, E), each the word before the one to predict → features (P, E).
 
-        State and memory have the rows of the batch, (B, ...).
+        State and memory have the rows of the batch, (B, ...). With monotonic attention what is looked at, (P, M), is
+        given too.
         """
-        return self._feeding(x, packing, state, memory) if self.feed else self._parallel(x, packing, state, memory)
+        if self.feed:
+            return self._feeding(x, packing, state, memory)
+        return self._parallel(x, packing, state, memory, looked)
 
-    def _parallel(self, x: Tensor, packing: Packing, state: DecoderState, memory: Memory) -> Tensor:
+    def _parallel(
+        self, x: Tensor, packing: Packing, state: DecoderState, memory: Memory, looked: Tensor | None
+    ) -> Tensor:
+        if looked is not None:
+            x = x + self.point(looked).to(x.dtype)
         h, _ = self.layers[0].sequence(x, state.layers[0], packing)
         h = self._norm(0, h)
         parts = [h]
-        if self.attention is not None:
+        if looked is not None:
+            parts.append(looked.to(h.dtype))
+        elif self.attention is not None:
             context, _ = self.attention(packing.unpack(h), memory)
             parts.append(packing.pack(context.to(h.dtype)))
         for index, layer in enumerate(self.layers):
@@ -134,7 +150,7 @@ class Decoder(nn.Module):
         """One embedded word x (N, E) → features (N, E), attention weights (N, S), the state after it.
 
         The memory has N sources, or fewer, of which N is a multiple: rows beside each other then share one. Without
-        attention the weights are zero.
+        attention the weights are zero. With monotonic attention the state's pointer says where to look.
         """
         if self.feed:
             assert self.attention is not None
@@ -148,11 +164,19 @@ class Decoder(nn.Module):
             context, weights = self._look(h, memory)
             features = self._features(torch.cat((h, context.to(h.dtype)), dim=1))
             return features, weights, DecoderState(tuple(layers), context)
+        looked = None
+        weights = memory.mask.new_zeros(len(x), memory.mask.shape[1], dtype=torch.float32)
+        if state.pointer is not None:
+            rows = torch.arange(len(x)) // (len(x) // len(memory.mask))
+            looked = looked_at(memory, rows, state.pointer)
+            weights.scatter_(1, state.pointer.unsqueeze(1), 1.0)
+            x = x + self.point(looked).to(x.dtype)
         layers = [self.layers[0].step(x, state.layers[0])]
         h = self._norm(0, layers[0][0])
         parts = [h]
-        weights = memory.mask.new_zeros(len(h), memory.mask.shape[1], dtype=torch.float32)
-        if self.attention is not None:
+        if looked is not None:
+            parts.append(looked.to(h.dtype))
+        elif self.attention is not None:
             context, weights = self._look(h, memory)
             parts.append(context.to(h.dtype))
         for index, layer in enumerate(self.layers):
@@ -162,7 +186,8 @@ class Decoder(nn.Module):
             layers.append(layer.step(inputs, state.layers[index]))
             outputs = self._norm(index, layers[-1][0])
             h = outputs + h if self.residual else outputs
-        return self._features(torch.cat([h, *parts[1:]], dim=1)), weights, DecoderState(tuple(layers), None)
+        features = self._features(torch.cat([h, *parts[1:]], dim=1))
+        return features, weights, DecoderState(tuple(layers), None, state.pointer)
 
     def _look(self, h: Tensor, memory: Memory) -> tuple[Tensor, Tensor]:
         """States h (N, H) → contexts (N, M) and weights (N, S)."""

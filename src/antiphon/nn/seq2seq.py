@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from antiphon.nn.decoder import Decoder
 from antiphon.nn.dropout import TimeConstantDropout, drop_words
 from antiphon.nn.encoder import Encoder, source_mask
 from antiphon.nn.packing import Packing
+from antiphon.nn.pointer import looked_at, moved, pointers
 from antiphon.nn.products import linear
 from antiphon.nn.recurrent import RecurrentLayer
 from antiphon.nn.softmax import full_log_probs
@@ -54,6 +57,8 @@ class Seq2Seq(nn.Module):
         self.source_embedding = (
             self.target_embedding if config.tied == "all" else Embedding(source_vocabulary, width, sparse=sparse)
         )
+        self._mark = target_vocabulary - 1
+        """The token that moves a monotonic decoder's pointer: the last of an aligned vocabulary."""
         self.softmax_bias = nn.Parameter(torch.zeros(target_vocabulary, 1))
         if config.tied == "none":
             self.softmax_weight = nn.Parameter(torch.randn(target_vocabulary, width) * width**-0.5)
@@ -100,10 +105,17 @@ class Seq2Seq(nn.Module):
         """Teacher forcing, all target positions: (B, S), (B,), (B, T) → packed features (P, E), and which is which."""
         memory, state = self.encode(src, src_len)
         packing = Packing((tgt_in != PAD).sum(dim=1), tgt_in.shape[1])
-        return self.decoder(self._embed(self.target_embedding, tgt_in, packing), packing, state, memory), packing
+        x = self._embed(self.target_embedding, tgt_in, packing)
+        looked = None
+        if self.decoder.points:
+            pointer = pointers(tgt_in == self._mark, src_len).flatten().index_select(0, packing.order)
+            looked = looked_at(memory, packing.row, pointer)
+        return self.decoder(x, packing, state, memory, looked), packing
 
     def step(self, y: Tensor, state: DecoderState, memory: Memory) -> tuple[Tensor, Tensor, DecoderState]:
         """One word y (N,) → logits (N, V), attention weights (N, S), the state after it."""
+        if state.pointer is not None:
+            state = replace(state, pointer=moved(state.pointer, y == self._mark, memory.mask))
         features, weights, state = self.decoder.step(self.target_embedding(y), state, memory)
         return linear(features, self.softmax_weight, self.softmax_bias.squeeze(1)).float(), weights, state
 

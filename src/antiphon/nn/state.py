@@ -58,15 +58,21 @@ class DecoderState:
     """One state per RNN layer, lowest first."""
     context: Tensor | None
     """(B, M): the last context, when it is fed to the next step."""
+    pointer: Tensor | None = None
+    """(B,) int64: the source position looked at, when attention is monotonic."""
 
     def select(self, rows: np.ndarray) -> DecoderState:
         """The state of these rows, in this order, repetitions allowed."""
         layers = tuple(tuple(_rows(part, rows) for part in layer) for layer in self.layers)
-        return DecoderState(layers, None if self.context is None else _rows(self.context, rows))
+        context, pointer = (None if part is None else _rows(part, rows) for part in (self.context, self.pointer))
+        return DecoderState(layers, context, pointer)
 
     def join(self, other: DecoderState) -> DecoderState:
         """These rows, then the other's."""
         both = zip(self.layers, other.layers, strict=True)
         layers = tuple(tuple(map(torch.cat, zip(one, two, strict=True))) for one, two in both)
-        contexts = [context for context in (self.context, other.context) if context is not None]
-        return DecoderState(layers, torch.cat(contexts) if contexts else None)
+        context, pointer = (
+            None if one is None or two is None else torch.cat((one, two))
+            for one, two in ((self.context, other.context), (self.pointer, other.pointer))
+        )
+        return DecoderState(layers, context, pointer)

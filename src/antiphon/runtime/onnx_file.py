@@ -18,9 +18,10 @@ from antiphon.errors import FolderError
 OPERATORS = frozenset(
     {
         "Abs", "Add", "Cast", "Concat", "Flatten", "GRU", "Gather", "GatherElements", "GatherND", "Identity",
-        "LSTM", "LayerNormalization", "LogSoftmax", "MatMul", "Max", "Min", "Mul", "QuantizeLinear", "Reciprocal",
-        "ReduceMax", "ReduceMean", "Reshape", "ReverseSequence", "Scan", "Shape", "Sigmoid", "Softmax", "Split",
-        "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where", "com.microsoft.MatMulIntegerToFloat",
+        "LSTM", "LayerNormalization", "LogSoftmax", "MatMul", "Max", "Min", "Mul", "OneHot", "QuantizeLinear",
+        "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Reshape", "ReverseSequence", "Scan", "Shape", "Sigmoid",
+        "Softmax", "Split", "Squeeze", "Sub", "Tanh", "TopK", "Transpose", "Unsqueeze", "Where",
+        "com.microsoft.MatMulIntegerToFloat",
     }
 )
 # fmt: on

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from antiphon.config import Config, DataConfig, TokenizerKind, TrainConfig
+from antiphon.data.alignment import LEARNT_FROM, Alignment
 from antiphon.data.batches import Batch, BatchStream, Order
 from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.corpus import Corpus, Pairs
@@ -245,9 +246,16 @@ def _train_tokenizers(pairs: Pairs, config: Config) -> tuple[Tokenizer, Tokenize
         )
 
     target = learnt(1)
+    source = learnt(0) if not shared else target if lowers[0] == lowers[1] else target.lowering()
+    if config.model.attention != "monotonic":
+        return source, target
+    some = pairs.sample(LEARNT_FROM)
+    ids = [tokenizer.encode_batch([pair[side] for pair in some]) for side, tokenizer in enumerate((source, target))]
+    alignment = Alignment.learn(list(zip(*ids, strict=True)), source=source.size, target=target.size)
+    aligned = target.aligned(alignment)
     if not shared:
-        return learnt(0), target
-    return target if lowers[0] == lowers[1] else target.lowering(), target
+        return source, aligned
+    return aligned if source is target else aligned.lowering(), aligned
 
 
 def _counted(

@@ -1,0 +1,212 @@
+"""Alignments agree with the sum over all ways to align; a model that learns from them answers without their marks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import antiphon
+from antiphon.config import parse_config
+from antiphon.data.alignment import Alignment
+from antiphon.data.automatic import settle
+from antiphon.data.pairs import Pair, write_pairs
+from antiphon.data.tokenizer import NEXT, Tokenizer
+from antiphon.errors import FolderError, UsageError
+
+SOURCE, TARGET = 4, 3
+ids = st.lists(st.integers(0, 2), max_size=5)
+some_pairs = st.lists(st.tuples(st.lists(st.integers(0, 3), max_size=4), ids), min_size=1, max_size=6)
+
+
+def learnt(pairs) -> Alignment:
+    return Alignment.learn(pairs, source=SOURCE, target=TARGET)
+
+
+def ways(alignment: Alignment, source, target):
+    """Every way to align, as how many each source token gives, with its probability."""
+
+    def of(x: int, y: int, some: int) -> float:
+        return alignment.probabilities(np.array([x * TARGET + y]), np.array([x]))[0][some, 0]
+
+    def leaves(x: int, some: int) -> float:
+        return alignment.probabilities(np.array([0]), np.array([x]))[1][some, 0]
+
+    for cuts in itertools.combinations_with_replacement(range(len(target) + 1), max(0, len(source) - 1)):
+        edges = [0, *cuts, len(target)]
+        counts = [end - start for start, end in itertools.pairwise(edges)]
+        chance, place = 1.0, 0
+        for x, count in zip(source, counts, strict=True):
+            for given_before in range(count):
+                chance *= of(x, target[place], min(given_before, 1))
+                place += 1
+            chance *= leaves(x, min(count, 1))
+        yield counts, chance
+
+
+@given(some_pairs, some_pairs)
+@settings(max_examples=60, deadline=None)
+def test_an_alignment_sums_over_all_ways_and_finds_the_likeliest(taught, asked):
+    alignment = learnt(taught)
+    nats, given_ = alignment.nats(asked), alignment.given(asked)
+    for (source, target), found, counts in zip(asked, nats, given_, strict=True):
+        if not source:
+            assert counts == []
+            continue
+        every = list(ways(alignment, source, target))
+        assert found == pytest.approx(-np.log(sum(chance for _, chance in every)), rel=1e-6)
+        chosen = {tuple(counts): chance for counts, chance in every}[tuple(counts)]
+        assert chosen == pytest.approx(max(chance for _, chance in every), rel=1e-6)
+
+
+@given(some_pairs)
+@settings(max_examples=60, deadline=None)
+def test_learning_expects_as_much_as_there_is(pairs):
+    alignment = learnt(pairs)
+    real = [(source, target) for source, target in pairs if source]
+    given_, left = alignment.gave.sum(), alignment.left.sum()
+    assert given_ == pytest.approx(sum(len(target) for _, target in real), abs=0.05)
+    assert left == pytest.approx(sum(len(source) for source, _ in real), abs=0.05)
+
+
+@given(some_pairs)
+@settings(max_examples=60, deadline=None)
+def test_marks_are_one_for_each_source_token_and_nothing_else_changes(pairs):
+    for (source, target), row in zip(pairs, learnt(pairs).marked(pairs, 99), strict=True):
+        assert row.count(99) == len(source)
+        assert [token for token in row if token != 99] == list(target)
+
+
+@given(some_pairs, st.text(alphabet="ab c", max_size=6), st.text(alphabet="xyz", max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_a_tokenizer_keeps_its_alignment_and_hides_its_mark(pairs, source, target):
+    plain = Tokenizer.train(["xy"], kind="char", vocabulary=20)
+    alignment = Alignment.learn(pairs, source=SOURCE, target=plain.size)
+    aligned = plain.aligned(alignment)
+    again = Tokenizer.from_json(aligned.to_json())
+    assert again.to_json() == aligned.to_json()
+    assert aligned.size == plain.size + 1 == again.size
+    [row] = aligned.encode_beside([target], [[1, 2, 3]])
+    assert again.encode_beside([target], [[1, 2, 3]]) == [row]
+    assert aligned.decode(row) == plain.decode(plain.encode(target))
+    assert aligned.tokens(row).count(NEXT) == 3
+    assert aligned.encode(NEXT) == plain.encode(NEXT), "the mark cannot be typed"
+    assert aligned.lowering().alignment is alignment
+
+
+TREE = {"gave": [[0, 1, 2.0, 0.0]], "left": [[1.0] * 4, [0.0] * 4]}
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        None,
+        {},
+        {**TREE, "more": 1},
+        {**TREE, "gave": [[0, 1, 2.0]]},
+        {**TREE, "gave": [[0, 9, 2.0, 0.0]]},
+        {**TREE, "gave": [[4, 1, 2.0, 0.0]]},
+        {**TREE, "gave": [[-1, 1, 2.0, 0.0]]},
+        {**TREE, "gave": [[0.5, 1, 2.0, 0.0]]},
+        {**TREE, "gave": [[0, 1, -2.0, 0.0]]},
+        {**TREE, "gave": [[0, 1, float("nan"), 0.0]]},
+        {**TREE, "gave": [[0, 1, 1e300, 0.0]]},
+        {**TREE, "gave": [[0, 2, 1.0, 0.0], [0, 1, 1.0, 0.0]]},
+        {**TREE, "gave": "much"},
+        {**TREE, "left": [[1.0] * 3, [0.0] * 3]},
+        {**TREE, "left": [[1.0] * 4, ["0"] * 4, 3]},
+    ],
+)
+def test_what_is_no_alignment_is_refused(tree):
+    assert Alignment.from_tree(TREE, source=4, target=3).keys.tolist() == [1]
+    with pytest.raises(ValueError, match="alignment"):
+        Alignment.from_tree(tree, source=4, target=3)
+    broken = json.loads(Tokenizer.train(["xy"], kind="char", vocabulary=20).to_json())
+    broken["alignment"] = tree if tree is None else {**tree, "source": 4}
+    with pytest.raises(FolderError, match="not a tokenizer"):
+        Tokenizer.from_json(json.dumps({**broken, "alignment": broken["alignment"] or 3}))
+
+
+def test_auto_sees_what_runs_in_one_direction():
+    rng = np.random.default_rng(1)
+    words = ["".join(rng.choice(list("abcdefgh"), rng.integers(3, 9))) for _ in range(400)]
+    sounds = dict(zip("abcdefgh", ["a", "p", "k s", "t", "e:", "f", "x", ""], strict=True))
+    spoken = [Pair(word, " ".join(" ".join(sounds[letter] for letter in word).split())) for word in words]
+    spoken = [pair for pair in spoken if pair.target]
+    assert settle(spoken, None, {})[0].model.attention == "monotonic"
+    backwards = [Pair(pair.source, " ".join(pair.target.split()[::-1])) for pair in spoken]
+    assert settle(backwards, None, {})[0].model.attention == "multihead"
+
+
+@pytest.mark.parametrize(
+    ("group", "knobs"),
+    [
+        ("model", {"feed": True}),
+        ("data", {"reverse_source": True}),
+        ("data", {"subword_dropout": 0.1}),
+        ("data", {"too_long": "truncate"}),
+    ],
+)
+def test_what_cannot_be_aligned_is_refused(group, knobs):
+    tree = {"data": {"too_long": "drop"}, "model": {"attention": "monotonic"}}
+    assert parse_config(tree).model.attention == "monotonic"
+    tree[group] |= knobs
+    with pytest.raises(UsageError, match="monotonic"):
+        parse_config(tree)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A few updates on letters that are said as digits, and its folder."""
+    folder = tmp_path_factory.mktemp("aligned")
+    rng = np.random.default_rng(1)
+    words = ["".join(rng.choice(list("abcd"), rng.integers(1, 7))) for _ in range(120)]
+    pairs = [Pair(word, word.translate({97: "0", 98: "1", 99: "2", 100: None}) or "9") for word in words]
+    write_pairs(folder / "train.tsv", pairs)
+    knobs = {
+        "data": {"target_tokenizer": "char", "share_vocabulary": False, "joined": 1, "too_long": "drop", "buckets": 3},
+        "model": {"attention": "monotonic", "hidden": 16, "embedding": 16, "tied": "target"},
+        "train": {"max_updates": 150, "threads": 1, "learning_rate": 1e-2, "average": 0.9},
+        "search": {"beam": 3, "length_penalty": 0.0},
+    }
+    antiphon.train(folder / "train.tsv", out=folder / "run", preset="g2p", knobs=knobs)
+    return folder
+
+
+def test_a_monotonic_model_answers_without_its_marks(run):
+    model = antiphon.load(run / "run")
+    found = model.predict("abcab", nbest=2)
+    assert found.text == "01201"
+    assert found.tokens == ["0", "1", "2", "0", "1", "</s>"]
+    assert found.attention.shape == (6, 6)
+    assert found.attention.argmax(axis=1).tolist() == [0, 1, 2, 3, 4, 5]
+    assert "".join(model.stream("abcab")) == found.text
+    made = model.attention("abcab", "01201")
+    assert made.tokens == found.tokens
+    np.testing.assert_array_equal(made.attention, found.attention)
+    assert made.score == pytest.approx(model.score([("abcab", "01201")])[0])
+    assert model.score([("abcab", "01201")])[0] == pytest.approx(found.score, abs=1e-3)
+
+
+def test_an_exported_monotonic_model_answers_the_same(run):
+    from antiphon.export.folder import export
+
+    export(run / "run", run / "model", quantise="int8")
+    one, other = antiphon.load(run / "run"), antiphon.load(run / "model")
+    texts = ["abcab", "d", "", "dddd", "abc abc", "zz", "a" * 40]
+    assert [p.text for p in one.predict(texts)] == [p.text for p in other.predict(texts)]
+
+
+def test_a_tokenizer_of_another_model_is_refused(run):
+    import shutil
+
+    shutil.copytree(run / "run", run / "mixed")
+    plain = json.loads((run / "mixed" / "target.tokenizer.json").read_text())
+    del plain["alignment"]
+    (run / "mixed" / "target.tokenizer.json").write_text(json.dumps(plain))
+    with pytest.raises(FolderError, match="not of one model"):
+        antiphon.load(run / "mixed")
