@@ -226,6 +226,11 @@ def searched(
     return list(itertools.chain.from_iterable(found))
 
 
+def whole(text: str) -> str:
+    """A text whose subwords stood apart."""
+    return text.replace(" ", "").replace("▁", " ").strip()
+
+
 def antiphon_times(model: antiphon.Model, lines: list[str], threads: int) -> dict[str, dict]:
     """The same as `opennmt` with this project's engine."""
     ids = sorted(([*row[: model.max_source - 1], EOS] for row in model.source_tokenizer.encode_batch(lines)), key=len)
@@ -294,9 +299,6 @@ def peers(asked: argparse.Namespace) -> dict[str, object]:
                     alone = WAYS[way][1] == 1
                     key = f"{way}, {'ms a sentence' if alone else 'sentences/s'}, {threads} thread{'s'[: threads - 1]}"
                     found.setdefault(name, {}).setdefault(key, []).append(1000 / rate if alone else rate)
-
-    def whole(text: str) -> str:
-        return text.replace(" ", "").replace("▁", " ").strip()
 
     answers = {
         "OpenNMT-py": opennmt(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 import statistics
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.peers.ours import LSTM500
@@ -23,10 +24,20 @@ OPENNMT = Environment(
 )
 
 
-def train(python: Path, job: Job, *, feeding: bool, updates: int = UPDATES, save: str = "") -> Measured:
-    """One run; the first report, in which everything happens for the first time, is left out.
+@dataclass(frozen=True)
+class Run(Measured):
+    """And when it had made how many updates."""
 
-    With ``save`` its checkpoint is kept as SAVE_step_UPDATES.pt.
+    seconds: dict[int, float]
+    """Of training, by updates, every 10; its preparation is not counted."""
+
+
+def train(
+    python: Path, job: Job, *, feeding: bool, updates: int = UPDATES, save: str = "", every: int | None = None
+) -> Run:
+    """One run; of its rate the first report, in which everything happens for the first time, is left out.
+
+    With ``save`` its checkpoints are kept, ``every`` so many updates (or the last alone), as SAVE_step_UPDATES.pt.
     """
     config = {
         "save_data": "onmt",
@@ -55,7 +66,7 @@ def train(python: Path, job: Job, *, feeding: bool, updates: int = UPDATES, save
         "train_steps": updates,
         "report_every": REPORT,
         "valid_steps": 100000,
-        "save_checkpoint_steps": updates if save else 100000,
+        "save_checkpoint_steps": (every or updates) if save else 100000,
         "seed": job.seed,
     }
     (job.folder / "onmt.yaml").write_text("".join(f"{key}: {value}\n" for key, value in config.items()))
@@ -64,7 +75,8 @@ def train(python: Path, job: Job, *, feeding: bool, updates: int = UPDATES, save
     told = call(python, "-m", "onmt.bin.train", "-config", "onmt.yaml", job=job)
     rates = [float(rate) for rate in re.findall(r"/\s*(\d+) tok/s", told)]
     [weights] = re.findall(r"number of parameters: (\d+)", told)
-    return Measured(statistics.median(rates[1:]), int(weights))
+    seconds = {int(step): float(took) for step, took in re.findall(r"Step (\d+)/.*?tok/s;\s*(\d+) sec", told)}
+    return Run(statistics.median(rates[1:]), int(weights), seconds)
 
 
 WITHOUT_FEEDING = Peer(

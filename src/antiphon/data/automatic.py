@@ -224,6 +224,7 @@ def _words(
         "search": {"beam": 5, "length_penalty": 0.0},
     }
     if _in_one_direction(list(zip(source, target, strict=True))[:: max(1, len(source) // ALIGNED_FROM)], kinds):
+        # the marks among the tokens are not counted above: what suits such words was measured so
         knobs["data"]["too_long"], knobs["model"]["attention"] = "drop", "monotonic"
     company = f"; pairs joined of two are added, {scale.joined} for each" if scale.joined else ""
     return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{company}")
