@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -201,12 +202,16 @@ def test_an_exported_monotonic_model_answers_the_same(run):
     assert [p.text for p in one.predict(texts)] == [p.text for p in other.predict(texts)]
 
 
-def test_a_tokenizer_of_another_model_is_refused(run):
-    import shutil
-
-    shutil.copytree(run / "run", run / "mixed")
-    plain = json.loads((run / "mixed" / "target.tokenizer.json").read_text())
-    del plain["alignment"]
-    (run / "mixed" / "target.tokenizer.json").write_text(json.dumps(plain))
+@pytest.mark.parametrize("change", ["none", "another source"])
+def test_a_tokenizer_of_another_model_is_refused(run, change, tmp_path):
+    shutil.copytree(run / "run", tmp_path / "mixed")
+    path = tmp_path / "mixed" / "target.tokenizer.json"
+    content = json.loads(path.read_text())
+    if change == "none":
+        del content["alignment"]
+    else:
+        content["alignment"]["left"] = [[*row, 1.0] for row in content["alignment"]["left"]]
+        content["alignment"]["source"] += 1
+    path.write_text(json.dumps(content))
     with pytest.raises(FolderError, match="not of one model"):
-        antiphon.load(run / "mixed")
+        antiphon.load(tmp_path / "mixed")

@@ -44,6 +44,7 @@ VARIANTS = {
     "subword dropout, joined pairs": {
         "data": {"tokenizer": "bpe", "subword_dropout": 0.2, "vocabulary": 40, "joined": 2}
     },
+    "monotonic attention": {"data": {"too_long": "drop"}, "model": {"attention": "monotonic"}},
 }
 
 

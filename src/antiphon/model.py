@@ -361,7 +361,9 @@ def load_one(folder: str | Path, *, threads: int | None = None) -> Model:
     folder = resolved(folder)
     config, _ = read_config(folder)
     source_tokenizer, target_tokenizer = read_tokenizers(folder)
-    if (config.model.attention == "monotonic") != (target_tokenizer.alignment is not None):
+    alignment = target_tokenizer.alignment
+    read = source_tokenizer.size - (source_tokenizer.alignment is not None)
+    if (config.model.attention == "monotonic") != (alignment is not None) or (alignment and alignment.source != read):
         raise FolderError("the tokenizer and the knobs are not of one model", where=str(folder), cure=AGAIN)
     sizes = {"source_vocabulary": source_tokenizer.size, "target_vocabulary": target_tokenizer.size}
     if (folder / GRAPHS).is_dir():

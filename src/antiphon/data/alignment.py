@@ -52,6 +52,11 @@ class Alignment:
     left: np.ndarray
     target: int
 
+    @property
+    def source(self) -> int:
+        """Tokens of the source vocabulary (X)."""
+        return self.left.shape[1]
+
     @classmethod
     def learn(cls, pairs: Sequence[tuple[Row, Row]], *, source: int, target: int) -> Alignment:
         """From pairs of ids; the same pairs give the same alignment.

@@ -308,7 +308,7 @@ class Tokenizer:
         if self.kind == "unigram":
             content["scores"] = self._scores
         if self.alignment:
-            content["alignment"] = {**self.alignment.tree(), "source": self.alignment.left.shape[1]}
+            content["alignment"] = {**self.alignment.tree(), "source": self.alignment.source}
         return json.dumps(content, ensure_ascii=False, indent=0)
 
     @classmethod
