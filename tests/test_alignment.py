@@ -139,8 +139,19 @@ def test_auto_sees_what_runs_in_one_direction():
     spoken = [Pair(word, " ".join(" ".join(sounds[letter] for letter in word).split())) for word in words]
     spoken = [pair for pair in spoken if pair.target]
     assert settle(spoken, None, {})[0].model.attention == "monotonic"
+    for group, knobs in (
+        ("model", {"attention": "dot"}),
+        ("model", {"feed": True}),
+        ("data", {"reverse_source": True}),
+        ("data", {"too_long": "truncate"}),
+    ):
+        config, _ = settle(spoken, None, {group: knobs})
+        assert config.model.attention != "monotonic", "what the user asks for wins"
+        assert config.data.too_long == "truncate"
     backwards = [Pair(pair.source, " ".join(pair.target.split()[::-1])) for pair in spoken]
     assert settle(backwards, None, {})[0].model.attention == "multihead"
+    asked = settle(backwards, None, {"model": {"attention": "monotonic"}})[0]
+    assert (asked.model.attention, asked.data.too_long) == ("monotonic", "drop")
 
 
 @pytest.mark.parametrize(

@@ -114,10 +114,22 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in TOKENIZING}
         one = data.get("share_vocabulary", True) and data.get("target_tokenizer") in (None, data.get("tokenizer"))
         knobs["model"]["tied"] = "all" if one else "target"
+    if not _marks_allowed(asked):
+        for group, name in (("model", "attention"), ("data", "too_long")):
+            knobs[group].pop(name, None)
+    elif asked.get("model", {}).get("attention") == "monotonic":
+        knobs["data"]["too_long"] = "drop"
     if asked.get("train", {}).get("dev_answers") == 0:  # then there are none to be judged
         knobs["train"].pop("dev_metric", None)
     override(knobs, asked)
     return parse_config(knobs), choice.reason
+
+
+def _marks_allowed(asked: Overrides) -> bool:
+    """Whether monotonic attention goes with what the user asks for."""
+    data, model = asked.get("data", {}), asked.get("model", {})
+    others = model.get("feed") or data.get("reverse_source") or data.get("subword_dropout")
+    return model.get("attention", "monotonic") == "monotonic" and not others and data.get("too_long", "drop") == "drop"
 
 
 def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget) -> Choice:
@@ -223,11 +235,13 @@ def _words(
         "train": {"batch_tokens": scale.rows, "dev_metric": "accuracy", "dev_answers": 1000, **pace},
         "search": {"beam": 5, "length_penalty": 0.0},
     }
+    direction = ""
     if _in_one_direction(list(zip(source, target, strict=True))[:: max(1, len(source) // ALIGNED_FROM)], kinds):
         # the marks among the tokens are not counted above: what suits such words was measured so
         knobs["data"]["too_long"], knobs["model"]["attention"] = "drop", "monotonic"
+        direction = ", in one direction"
     company = f"; pairs joined of two are added, {scale.joined} for each" if scale.joined else ""
-    return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{company}")
+    return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{direction}{company}")
 
 
 def _in_one_direction(pairs: Sequence[tuple[str, str]], kinds: tuple[TokenizerKind, TokenizerKind]) -> bool:
