@@ -99,6 +99,14 @@ def test_a_tokenizer_keeps_its_alignment_and_hides_its_mark(pairs, source, targe
     assert aligned.lowering().alignment is alignment
 
 
+def test_giants_are_not_aligned():
+    alignment = learnt([([0, 1], [0, 1]), ([2], [1] * 3_000_000)])
+    assert alignment.gave.sum() == pytest.approx(2, abs=0.05)
+    [row] = alignment.given([([0, 1, 2], [1] * 3_000_001)])
+    assert sum(row) == 3_000_001
+    assert max(row) - min(row) <= 1
+
+
 TREE = {"gave": [[0, 1, 2.0, 0.0]], "left": [[1.0] * 4, [0.0] * 4]}
 
 

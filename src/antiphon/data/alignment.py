@@ -28,7 +28,7 @@ SMOOTH = 0.02
 LEARNT_FROM = 10_000
 """Pairs; more teach nothing new."""
 CELLS = 1 << 21
-"""Source x target positions worked on at once."""
+"""Source x target positions worked on at once; a pair of more is not aligned."""
 MOST = 1e12
 """Expected count beyond which none is believed."""
 LEAST = 1e-3
@@ -83,11 +83,14 @@ class Alignment:
         return found
 
     def given(self, pairs: Sequence[tuple[Row, Row]]) -> list[list[int]]:
-        """How many target tokens each source token gives, the likeliest way; of an empty source there is no telling."""
+        """How many target tokens each source token gives, the likeliest way; in a giant pair, as many each."""
         found: list[list[int]] = [[] for _ in pairs]
         for x, y, places in _alike(pairs):
             for place, row in zip(places, _Group(x, y).likeliest(self).tolist(), strict=True):
                 found[place] = row
+        for place, (source, target) in enumerate(pairs):
+            if len(source) > len(found[place]):
+                found[place] = np.diff(np.linspace(0, len(target), len(source) + 1).astype(int)).tolist()
         return found
 
     def marked(self, pairs: Sequence[tuple[Row, Row]], mark: int) -> list[list[int]]:
@@ -246,10 +249,13 @@ class _Group:
 
 
 def _alike(pairs: Sequence[tuple[Row, Row]]) -> Iterator[tuple[np.ndarray, list[Row], list[int]]]:
-    """Sources of one length together, targets of like length beside each other: x (n, S), the targets, the places."""
+    """Sources of one length together, targets of like length beside each other: x (n, S), the targets, the places.
+
+    Pairs with an empty source, and giant ones, are left out.
+    """
     by_length: defaultdict[int, list[int]] = defaultdict(list)
-    for place, (source, _) in enumerate(pairs):
-        if len(source):
+    for place, (source, target) in enumerate(pairs):
+        if 0 < len(source) * (len(target) + 1) <= CELLS:
             by_length[len(source)].append(place)
     for length, places in sorted(by_length.items()):
         places.sort(key=lambda place: len(pairs[place][1]))
