@@ -28,7 +28,7 @@ from antiphon import metrics
 from antiphon.nn.kernels import compiled
 from benchmarks import machine
 from benchmarks.decoding import opennmt, whole
-from benchmarks.peers.opennmt import OPENNMT, train
+from benchmarks.peers.opennmt import OPENNMT, REPORT, train
 from benchmarks.peers.peer import Job
 from benchmarks.peers.symbols import write_symbols
 
@@ -70,7 +70,7 @@ def measure_peer(data: Path, home: Path, updates: int, seed: int) -> list[dict[s
         found = opennmt(python, folder, model=model, threads=threads, texts=0, ways=ways, alone=0, timed=False)
         answers = [whole(text) for text in found["beam"]["answers"]]
         bleu = metrics.bleu(answers, wanted, tokenize="none")
-        minutes = run.seconds[done // 10 * 10] / 60
+        minutes = run.seconds[done // REPORT * REPORT] / 60
         rows.append({"updates": done, "minutes": round(minutes, 2), "dev_bleu": round(bleu, 2)})
         print(f"{done:>8} updates{minutes:>8.2f} minutes{bleu:>10.2f}", flush=True)
     return rows

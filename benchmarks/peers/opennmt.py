@@ -29,7 +29,7 @@ class Run(Measured):
     """And when it had made how many updates."""
 
     seconds: dict[int, float]
-    """Of training, by updates, every 10; its preparation is not counted."""
+    """Of training, by updates, at every report; its preparation is not counted."""
 
 
 def train(

@@ -14,6 +14,7 @@ Decoders with monotonic attention learn from targets written with a mark whereve
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -108,10 +109,7 @@ class Alignment:
 
     def probabilities(self, keys: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Of giving, (2, *keys.shape), and of making way, (2, *x.shape)."""
-        total = np.zeros_like(self.left)
-        for some in (0, 1):
-            np.add.at(total[some], self.keys // self.target, self.gave[some])
-        total += self.left + 2 * SMOOTH * self.target
+        total = self._total
         if len(self.keys):
             places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
             counts = np.where(self.keys[places] == keys, self.gave[:, places], 0.0)
@@ -119,6 +117,14 @@ class Alignment:
             counts = np.zeros((2, *keys.shape))
         leaving = (self.left + SMOOTH * self.target) / total
         return (counts + SMOOTH) / total[:, keys // self.target], leaving[:, x]
+
+    @functools.cached_property
+    def _total(self) -> np.ndarray:
+        """(2, X): how often each source token did anything, smoothed; asked for by every group of pairs."""
+        total = np.zeros_like(self.left)
+        for some in (0, 1):
+            np.add.at(total[some], self.keys // self.target, self.gave[some])
+        return total + (self.left + 2 * SMOOTH * self.target)
 
     def tree(self) -> dict[str, Any]:
         """JSON-ready."""
