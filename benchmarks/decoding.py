@@ -1,7 +1,7 @@
 """How fast answers are found: beside OpenNMT-py, at the sizes of the presets, and how time grows.
 
     python -m benchmarks.decoding folders runs/chat models/chat models/chat-int8 --data data/cornell
-    python -m benchmarks.decoding peers data/multi30k
+    python -m benchmarks.decoding peers data/deen
     python -m benchmarks.decoding presets
     python -m benchmarks.decoding growth --plot docs/images/decoding-growth.png
     python -m benchmarks.decoding transformer
@@ -330,7 +330,8 @@ def peers(asked: argparse.Namespace) -> dict[str, object]:
         theirs, ours = table["OpenNMT-py"][key], table["Antiphon, int8"][key]
         ratios[key] = theirs / ours if "ms" in key else ours / theirs
     table["int8 : OpenNMT-py"] = ratios
-    return {"texts": asked.texts, "repeats": asked.repeats, "updates": asked.updates, "table": table}
+    facts = {"data": machine.corpus(asked.data), "texts": asked.texts, "repeats": asked.repeats}
+    return {**facts, "updates": asked.updates, "table": table}
 
 
 def folders(asked: argparse.Namespace) -> dict[str, object]:

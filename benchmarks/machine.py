@@ -1,4 +1,4 @@
-"""What a figure must say of where it was made, and how fast that machine multiplies."""
+"""What a figure must say of where and on what it was made, and how fast that machine multiplies."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
+from antiphon.data.pairs import Card
 from antiphon.version import VERSION
 
 SQUARE = 2048
@@ -28,6 +29,17 @@ def describe() -> dict[str, object]:
         "onnxruntime": metadata.version("onnxruntime"),
         "antiphon": VERSION,
     }
+
+
+def corpus(folder: Path) -> str:
+    """Which corpus a folder made by `antiphon data` holds, with its options: a direction that is not said is mistaken.
+
+    Other folders and files are told by their name.
+    """
+    card = Card.load(folder) if folder.is_dir() else None
+    if card is None:
+        return folder.name
+    return " ".join([card.name, *(f"{name}={value}" for name, value in card.options.items())])
 
 
 def seconds(work: Callable[[], object], *, repeats: int = 9, warm: int = 3) -> float:

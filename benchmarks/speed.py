@@ -1,7 +1,7 @@
 """What a training run costs: from the command line to a steady pace, and where the time of an update goes.
 
     python -m benchmarks.speed data/cornell --preset cs20 --minutes 2
-    python -m benchmarks.speed data/multi30k --preset benchmarks/lstm500.toml --minutes 1
+    python -m benchmarks.speed data/deen --preset benchmarks/lstm500.toml --minutes 1
 
 First `antiphon train` runs in a process of its own and its log is read: seconds from the start of the process to the
 end of the first update, real target tokens per second after that (median of the reports of about one second each),
@@ -208,7 +208,7 @@ def main() -> None:
     for name, value in row.items():
         print(f"{name:<30}{value:>12,.3f}" if isinstance(value, float) else f"{name:<30}{value:>12,}")
     facts = {"preset": asked.preset, "flags": flags, "kernels": "C" if compiled() else "torch"}
-    print(json.dumps({**machine.describe(), **facts, **row}))
+    print(json.dumps({**machine.describe(), "data": machine.corpus(asked.data), **facts, **row}))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Minutes from raw text until a translator is good: one command, tokenizer included.
 
-    python -m benchmarks.speedrun data/multi30k --minutes 1.5 3 12
-    python -m benchmarks.speedrun data/multi30k --peer --updates 2300
+    antiphon data multi30k --pair de-en --out data/deen
+    python -m benchmarks.speedrun data/deen --minutes 1.5 3 12
+    python -m benchmarks.speedrun data/deen --peer --updates 2300
 
 For each budget: `antiphon train` from the files to the saved model, by the clock on the wall, then BLEU of its answers
 on dev (beam of the preset). A budget's learning rate ends with the budget, so each is a run of its own.
@@ -87,9 +88,12 @@ def main() -> None:
     parser.add_argument("--updates", type=int, default=2300, help="of OpenNMT-py")
     parser.add_argument("--home", type=Path, default=Path("runs/peers"), help="where OpenNMT-py is installed")
     asked, flags = parser.parse_known_args()
+    corpus = machine.corpus(asked.data)
+    print(corpus)
     if asked.peer:
         rows = measure_peer(asked.data, asked.home, asked.updates, asked.seeds[0])
-        print(json.dumps({**machine.describe(), "toolkit": OPENNMT.toolkit, "seed": asked.seeds[0], "run": rows}))
+        facts = {"toolkit": OPENNMT.toolkit, "seed": asked.seeds[0], "run": rows}
+        print(json.dumps({**machine.describe(), "data": corpus, **facts}))
         return
     rows = []
     print(f"{'budget':>8}{'seed':>6}{'wall':>8}{'dev BLEU':>10}{'test BLEU':>11}")
@@ -102,7 +106,7 @@ def main() -> None:
                 flush=True,
             )
     facts = {"preset": asked.preset, "flags": flags, "kernels": "C" if compiled() else "torch", "runs": rows}
-    print(json.dumps({**machine.describe(), **facts}))
+    print(json.dumps({**machine.describe(), "data": corpus, **facts}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.config import load_config
+from antiphon.data.pairs import Card
 from antiphon.faces.cli import app
 from antiphon.faces.knobs import given as given_flags
 from antiphon.faces.knobs import spelled_alike
@@ -65,6 +66,7 @@ def test_a_measurement_in_pieces_is_that_of_one_sitting(tmp_path_factory, runs):
         {"instructions": "AVX2"},
         {"sources": "abd"},
         {"toolkit": "OpenNMT-py==3.5.2"},
+        {"data": "multi30k pair=en-de form=tok"},
         {"machine": {"date": "2026-11-23", "processor": "y", "torch": "2.13.0"}},
         {"ours": {"bf16": Measured(1.0, 11)}},
     ],
@@ -123,3 +125,10 @@ def test_our_side_is_measured_on_the_symbols_that_were_written(tmp_path):
     found = ours.train(Job(folder, 1, 1), small, "f32", 6)
     assert found.rate > 0
     assert 1000 < found.weights < 20000
+
+
+def test_a_figure_says_which_way_a_corpus_was_taken(tmp_path):
+    assert machine.corpus(tmp_path) == tmp_path.name
+    Card(name="multi30k", options={"pair": "de-en", "form": "tok"}).save(tmp_path)
+    assert machine.corpus(tmp_path) == "multi30k pair=de-en form=tok"
+    assert machine.corpus(tmp_path / "train.tsv") == "train.tsv"

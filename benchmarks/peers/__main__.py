@@ -1,8 +1,8 @@
 """Training speed beside another toolkit: the same architecture, symbols, batch size and PyTorch, in turn.
 
-    python -m benchmarks.peers opennmt --data data/multi30k --pairs 5
+    python -m benchmarks.peers opennmt --data data/deen --pairs 5
     python -m benchmarks.peers yoyodyne --data data/cmudict --pairs 5 --threads 1 --avx2
-    python -m benchmarks.peers joeynmt --data data/multi30k --pairs 1 --seed 4 --json joeynmt.jsonl
+    python -m benchmarks.peers joeynmt --data data/deen --pairs 1 --seed 4 --json joeynmt.jsonl
 
 The data are training pairs as `antiphon data` wrote them. Subwords are cut once, by Antiphon, and written as text
 separated by spaces: both read the same symbols. Each toolkit is installed in an environment of its own (--home), which
@@ -54,7 +54,7 @@ def instructions(environment: Mapping[str, str]) -> str:
     return ", ".join(f"{name}={value}" for name, value in held.items()) or "all"
 
 
-def measure(name: str, job: Job, home: Path, held: str) -> pairs.Pair:
+def measure(name: str, job: Job, home: Path, held: str, data: str) -> pairs.Pair:
     """One pair: their run, then ours in each precision that this processor multiplies fast."""
     peer = PEERS[name]
     python = peer.environment.python(home)
@@ -77,6 +77,7 @@ def measure(name: str, job: Job, home: Path, held: str) -> pairs.Pair:
         others=max(busy_then - busy - (own_then - own), 0.0) / (seconds * cores),
         theirs=theirs,
         ours=found,
+        data=data,
     )
 
 
@@ -102,7 +103,7 @@ def main() -> None:
             write_symbols(asked.data, Path(scratch), PEERS[asked.peer].symbols)
         for seed in range(asked.seed, asked.seed + asked.pairs):
             job = Job(Path(scratch), asked.threads, seed)
-            pair = measure(asked.peer, job, asked.home, instructions(os.environ))
+            pair = measure(asked.peer, job, asked.home, instructions(os.environ), machine.corpus(asked.data))
             found.append(pair)
             if asked.json:
                 pairs.append(pair, asked.json)

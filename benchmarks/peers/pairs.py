@@ -38,6 +38,8 @@ class Pair:
     theirs: Measured
     ours: dict[str, Measured]
     """By precision, or by precision and decoder."""
+    data: str = ""
+    """From `machine.corpus`; empty in lines of earlier days."""
 
 
 def fingerprint() -> str:
@@ -71,7 +73,8 @@ def summaries(pairs: Iterable[Pair]) -> list[dict[str, object]]:
     groups: dict[str, list[Pair]] = defaultdict(list)
     for pair in pairs:
         machine = {key: value for key, value in pair.machine.items() if key != "date"}
-        same = (pair.peer, pair.toolkit, machine, pair.sources, pair.threads, pair.instructions, sorted(pair.ours))
+        how = pair.sources, pair.threads, pair.instructions, sorted(pair.ours)
+        same = (pair.peer, pair.toolkit, pair.data, machine, *how)
         groups[json.dumps(same, sort_keys=True)].append(pair)
     return [_summary(group) for group in groups.values()]
 
@@ -90,6 +93,7 @@ def _summary(group: list[Pair]) -> dict[str, object]:
     return {
         "peer": first.peer,
         "toolkit": first.toolkit,
+        "data": first.data,
         "machine": {**first.machine, "date": sorted({str(pair.machine["date"]) for pair in group})},
         "sources": first.sources,
         "threads": first.threads,
