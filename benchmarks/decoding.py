@@ -1,7 +1,7 @@
 """How fast answers are found: beside OpenNMT-py, at the sizes of the presets, and how time grows.
 
     python -m benchmarks.decoding folders runs/chat models/chat models/chat-int8 --data data/cornell
-    python -m benchmarks.decoding peers data/deen
+    python -m benchmarks.decoding peers data/multi30k
     python -m benchmarks.decoding presets
     python -m benchmarks.decoding growth --plot docs/images/decoding-growth.png
     python -m benchmarks.decoding transformer

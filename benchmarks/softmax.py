@@ -70,7 +70,7 @@ def layer(size: int, way: str, repeats: int) -> float:
             ids, tries = sampler.draw(SAMPLES, count)
             expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
             drawn = torch.from_numpy(ids), torch.from_numpy(expected)
-            loss = sampled_loss(features, targets, POSITIONS, table.weight, table.bias, *drawn)
+            loss, _ = sampled_loss(features, targets, POSITIONS, table.weight, table.bias, *drawn)
         (loss / POSITIONS).backward()
         features.grad = None
         if way == "sampled, dense":

@@ -1,7 +1,7 @@
 """What a training run costs: from the command line to a steady pace, and where the time of an update goes.
 
     python -m benchmarks.speed data/cornell --preset cs20 --minutes 2
-    python -m benchmarks.speed data/deen --preset benchmarks/lstm500.toml --minutes 1
+    python -m benchmarks.speed data/multi30k --preset benchmarks/lstm500.toml --minutes 1
 
 First `antiphon train` runs in a process of its own and its log is read: seconds from the start of the process to the
 end of the first update, real target tokens per second after that (median of the reports of about one second each),
@@ -35,7 +35,7 @@ from antiphon.data.corpus import read_corpus
 from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import LOG, read_lines
-from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for, samples
 from antiphon.training.memory import keep
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared, prepare
@@ -129,7 +129,7 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
     }
     model, precision = Seq2Seq(config.model, **sizes).train(), choose_precision(config.train.precision)
     optimizer = optimizer_for(model, config)
-    sampler = sampler_for(prepared)
+    sampler = sampler_for(prepared) if samples(config, None) else None
     stream, clock = prepared.stream(0, 0), Clock()
     clock.watch(model.encoder, "encode")
     clock.watch(model.decoder, "decode and attend")

@@ -1,8 +1,8 @@
 """Minutes from raw text until a translator is good: one command, tokenizer included.
 
-    antiphon data multi30k --pair de-en --out data/deen
-    python -m benchmarks.speedrun data/deen --minutes 1.5 3 12
-    python -m benchmarks.speedrun data/deen --peer --updates 2300
+    antiphon data multi30k --pair de-en --out data/multi30k
+    python -m benchmarks.speedrun data/multi30k --minutes 1.5 3 12
+    python -m benchmarks.speedrun data/multi30k --peer --updates 2300
 
 For each budget: `antiphon train` from the files to the saved model, by the clock on the wall, then BLEU of its answers
 on dev (beam of the preset). A budget's learning rate ends with the budget, so each is a run of its own.

@@ -147,11 +147,15 @@ class Repeated(list):
         return self._times * super().__len__()
 
 
+SPOKEN = str.maketrans("0123456789", "abcdefghij")
+
+
 @pytest.mark.parametrize(
     ("name", "count", "pair"),
     [
         ("translate", 29_000, lambda n: Pair(" ".join(["the", "dog"] * 5), " ".join(["der", "hund"] * 5) + f" {n}")),
         ("chat", 200_000, lambda n: Pair(f"turn {n}", f"turn {n + 1}")),
+        ("g2p", 110_000, lambda n: Pair(f"{n:06}", " ".join(f"{n:06}".translate(SPOKEN)))),
     ],
 )
 def test_a_preset_is_what_auto_chooses_for_data_of_its_kind(name, count, pair):
@@ -164,7 +168,7 @@ def test_a_preset_is_what_auto_chooses_for_data_of_its_kind(name, count, pair):
         assert {k: v for k, v in mine.items() if k != "dropout"} == {k: v for k, v in autos.items() if k != "dropout"}
     assert preset.model.dropout == pytest.approx(chosen.model.dropout, rel=0.15)
     assert preset.train.learning_rate == pytest.approx(chosen.train.learning_rate, rel=0.15)
-    for knob in ("label_smoothing", "batch_tokens", "dev_metric", "optimizer"):
+    for knob in ("label_smoothing", "sampled_until", "batch_tokens", "dev_metric", "optimizer"):
         assert getattr(preset.train, knob) == getattr(chosen.train, knob)
 
 

@@ -529,16 +529,36 @@ def test_sampling_every_word_is_the_full_softmax_with_corrected_logits():
     features, weight, bias = leaves
     log_expected = torch.randn(vocabulary)
     targets, every = torch.tensor([0, 3, 3, 8, 1, 7]), torch.arange(vocabulary)
-    loss = sampled_loss(
-        features, targets, 5, weight, bias, every, torch.cat((log_expected[targets], log_expected))
-    )  # the last of the six is a filler
+    drawn = every, torch.cat((log_expected[targets], log_expected))
+    loss, nats = sampled_loss(features, targets, 5, weight, bias, *drawn)  # the last of the six is a filler
     logits = features @ weight.t() + bias.squeeze(1) - log_expected
     reference = torch.nn.functional.cross_entropy(logits[:5], targets[:5], reduction="sum")
     torch.testing.assert_close(loss, reference)
-    for ours, theirs in zip(
-        torch.autograd.grad(2 * loss, leaves), torch.autograd.grad(2 * reference, leaves), strict=True
-    ):
+    torch.testing.assert_close(nats, reference)
+    wanted = torch.autograd.grad(2 * reference, leaves, retain_graph=True)
+    for ours, theirs in zip(torch.autograd.grad(2 * loss, leaves), wanted, strict=True):
         torch.testing.assert_close(ours.to_dense(), theirs)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_full_softmax_that_samples_has_dense_gradients_and_smooths_over_what_was_drawn(smoothing):
+    torch.manual_seed(0)
+    leaves = [torch.randn(*shape, requires_grad=True) for shape in ((6, 4), (9, 4), (9, 1))]
+    features, weight, bias = leaves
+    log_expected = torch.randn(9)
+    targets, sampled = torch.tensor([0, 3, 3, 8, 1, 7]), torch.arange(9)
+    logits = features @ weight.t() + bias.squeeze(1) - log_expected
+    # the true word is there twice, as itself and as one that was drawn and is taken out: both shares are its own
+    truth = torch.nn.functional.one_hot(targets, 9).float()
+    share = smoothing / 10 * (1 + truth) + (1 - smoothing) * truth
+    reference = -(share * torch.log_softmax(logits, 1))[:5].sum()
+    wanted = torch.autograd.grad(2 * reference, leaves)
+    drawn = sampled, torch.cat((log_expected[targets], log_expected))
+    loss, nats = sampled_loss(features, targets, 5, weight, bias, *drawn, smoothing, sparse=False)
+    torch.testing.assert_close(nats, torch.nn.functional.cross_entropy(logits[:5], targets[:5], reduction="sum"))
+    (2 * loss).backward()
+    for leaf, theirs in zip(leaves, wanted, strict=True):
+        torch.testing.assert_close(leaf.grad, theirs)
 
 
 def test_the_sampler_draws_distinct_words_as_often_as_it_says():

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 
 import antiphon
-from antiphon.config import TrainConfig, presets
+from antiphon.config import Config, TrainConfig, presets
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 from antiphon.runtime import folder as files
+from antiphon.training.loss import samples
 from antiphon.training.progress import Progress, Started, Stopped, Validated
 from antiphon.training.schedule import learning_rate
 from antiphon.training.validation import better, dominating_answer
@@ -36,6 +37,7 @@ VARIANTS = {
         "model": {"softmax": "sampled", "tied": "none"},
         "train": {"samples": 4},
     },
+    "sampled at first": {"train": {"samples": 4, "sampled_until": 0.75}},
     "sgd, proportional, feeding": {
         "model": {"feed": True, "cell": "gru", "attention": "additive"},
         "train": {"optimizer": "sgd", "order": "proportional", "average": 0.0, "learning_rate": 0.2},
@@ -65,6 +67,14 @@ def test_resumed_equals_never_stopped_bit_for_bit(pairs, tmp_path, variant):
         assert one.keys() == other.keys()
         for key in one:
             assert torch.equal(one[key], other[key]), key
+
+
+def test_a_full_softmax_samples_while_its_share_of_the_budget_lasts():
+    config = Config.model_validate({"train": {"sampled_until": 0.5}})
+    assert [samples(config, share) for share in (0.0, 0.49, 0.5, 1.0, None)] == [True, True, False, False, False]
+    for other in ({"consistency": 1.0}, {"teachers": "a,b"}):  # they say something of all words
+        assert not samples(Config.model_validate({"train": {"sampled_until": 0.5, **other}}), 0.0)
+    assert samples(Config.model_validate({"model": {"softmax": "sampled"}}), None)
 
 
 def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):

@@ -1,8 +1,8 @@
 """Training speed beside another toolkit: the same architecture, symbols, batch size and PyTorch, in turn.
 
-    python -m benchmarks.peers opennmt --data data/deen --pairs 5
+    python -m benchmarks.peers opennmt --data data/multi30k --pairs 5
     python -m benchmarks.peers yoyodyne --data data/cmudict --pairs 5 --threads 1 --avx2
-    python -m benchmarks.peers joeynmt --data data/deen --pairs 1 --seed 4 --json joeynmt.jsonl
+    python -m benchmarks.peers joeynmt --data data/multi30k --pairs 1 --seed 4 --json joeynmt.jsonl
 
 The data are training pairs as `antiphon data` wrote them. Subwords are cut once, by Antiphon, and written as text
 separated by spaces: both read the same symbols. Each toolkit is installed in an environment of its own (--home), which

@@ -173,7 +173,7 @@ class TrainConfig(_Group):
     clip: Annotated[float, Field(gt=0)] = 1.0
     """Largest norm of the whole gradient."""
     label_smoothing: Share = 0.1
-    """Probability given evenly to all words (full softmax only)."""
+    """Probability given evenly to all words (full softmax only; where it is trained by sampling, to the sampled)."""
     consistency: Annotated[float, Field(ge=0)] = 0.0
     """R-Drop (Wu et al. 2021): every pair is learnt from twice at once, with two dropout masks, and this weight draws
     the two answers together; 0: once (full softmax only). An update costs about twice as much."""
@@ -187,6 +187,10 @@ class TrainConfig(_Group):
     """How much of what is learnt is the teachers' prediction; the rest is the truth."""
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Sampled words an update (sampled softmax)."""
+    sampled_until: Share = 0.0
+    """Share of the budget, from its beginning, in which a full softmax is trained on the true and ``samples`` sampled
+    words: an update is cheaper. The rest is trained on all words; all of it without a budget, with ``consistency`` or
+    with ``teachers``."""
     average: Share = 0.998
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
     batch_tokens: Annotated[int, Field(ge=1, le=1 << 22)] = 2000

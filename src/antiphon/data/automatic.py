@@ -45,6 +45,8 @@ FILLED = 0.85
 """Share of a batch's positions that are real, about."""
 PIECES = 1.3
 """Subwords a word, about."""
+SAMPLED_UNTIL = 0.6
+"""Share of the budget in which subwords are learnt from sampled ones: half of an update's products would be theirs."""
 ALIGNED = 0.7
 """Of the nats that targets cost by how common their tokens are, the share that an alignment with the sources may cost
 where both run in one direction (pronunciations cost 0.17 to 0.44, dates and amounts 0.91 to 0.93)."""
@@ -177,7 +179,12 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
             "encoder_layers": 1,
             "dropout": _dropout(passes, pairs, 0.2),
         },
-        "train": {"label_smoothing": 0.0, "batch_tokens": 3000, **_pace(passes, updates)},
+        "train": {
+            "label_smoothing": 0.0,
+            "batch_tokens": 3000,
+            "sampled_until": SAMPLED_UNTIL,
+            **_pace(passes, updates),
+        },
         "search": {
             "sample": True,
             "temperature": 1.1,
@@ -262,7 +269,7 @@ def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget:
     knobs: Tree = {
         "data": {"tokenizer": "bpe", "vocabulary": 4000 if pairs < 10_000 else 6000},
         "model": {**_sized(256 if pairs < 50_000 else 384), "dropout": _dropout(passes, pairs, 0.3)},
-        "train": {"batch_tokens": 1200, **_pace(passes, updates)},
+        "train": {"batch_tokens": 1200, "sampled_until": SAMPLED_UNTIL, **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 1.0},
     }
     return Choice(knobs, "sentences: subwords")

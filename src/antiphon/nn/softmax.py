@@ -11,10 +11,12 @@ from torch import Tensor
 
 from antiphon.nn.kernels import cross_entropy
 from antiphon.nn.products import column_sums, product, product_format
-from antiphon.nn.table import add_gradient
+from antiphon.nn.table import add_gradient, add_rows
 
 IMPOSSIBLE = -1e30
 """The logit of what must not be chosen."""
+UNLIKELY = -100.0
+"""The logit of what is not chosen, and does no harm to a mean of logits."""
 LOGITS = 1 << 22
 """Logits held at once where no gradient is needed: 16 MB in f32."""
 
@@ -177,23 +179,29 @@ def sampled_loss(
     bias: Tensor,
     sampled: Tensor,
     log_expected: Tensor,
-) -> Tensor:
+    smoothing: float = 0.0,
+    *,
+    sparse: bool = True,
+) -> tuple[Tensor, Tensor]:
     """Importance-sampled softmax (Jean et al. 2015, section 3.1; TensorFlow's `sampled_softmax_loss`).
 
     Each position chooses between its true word and the same sampled words; logits are corrected by the log of the
     expected counts, and a sampled word that is the true one is taken out. Only the rows of true and sampled words
-    get a gradient, as sparse rows.
+    get a gradient.
 
     Args:
         features: (P, E). targets: (P,) ids. weight, bias: (V, E), (V, 1).
         count: how many of the P, from the first on, count.
         sampled: (n,) distinct ids.
         log_expected: (P + n,) f32, of the targets and of the sampled.
+        smoothing: label smoothing, 0..1, over the sampled words: so a word gets as much of it as it is drawn.
+        sparse: whether gradients are sparse rows. If not, they go into the table's own, a leaf's.
 
     Returns:
-        The sum over positions in nats (of the sampled problem: not comparable with a full softmax).
+        The loss to descend and the plain negative log-likelihood, both sums in nats (of the sampled problem: not
+        comparable with a full softmax).
     """
-    return _SampledLoss.apply(features, weight, bias, targets, count, sampled, log_expected)
+    return _SampledLoss.apply(features, weight, bias, targets, count, sampled, log_expected, smoothing, sparse)
 
 
 class _SampledLoss(torch.autograd.Function):
@@ -209,7 +217,9 @@ class _SampledLoss(torch.autograd.Function):
         count: int,
         sampled: Tensor,
         log_expected: Tensor,
-    ) -> Tensor:  # type: ignore[override]
+        smoothing: float,
+        sparse: bool,
+    ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         number, n = product_format(), len(sampled)
         rows = torch.cat((targets, sampled))
         w = weight.index_select(0, rows)
@@ -218,28 +228,34 @@ class _SampledLoss(torch.autograd.Function):
         x = features.to(number)
         products = x.new_empty(len(targets), n + 1)
         products[:, :n] = product(x, of_samples.t())
-        products[:, :n].masked_fill_(targets.unsqueeze(1) == sampled.unsqueeze(0), IMPOSSIBLE)
+        products[:, :n].masked_fill_(targets.unsqueeze(1) == sampled.unsqueeze(0), UNLIKELY)
         products[:, n] = torch.linalg.vecdot(features.float(), of_targets) + shift[: len(targets)]
         shift = torch.cat((shift[len(targets) :], shift.new_zeros(1)))
         own = torch.full((count,), n)
-        nats, _ = cross_entropy(products[:count], shift, own, 0.0, gradient=True)
+        nats, smoothed = cross_entropy(products[:count], shift, own, smoothing, gradient=True)
         products[count:] = 0
         ctx.save_for_backward(products, features, x, of_targets, of_samples, rows)
-        ctx.shapes, ctx.count = (weight.shape, bias.shape), count
-        return nats.sum()
+        ctx.tables, ctx.count, ctx.sparse = (weight, bias), count, sparse
+        total = nats.sum()
+        ctx.mark_non_differentiable(total)
+        return smoothed.sum(), total
 
     @staticmethod
-    def backward(ctx, scale: Tensor):  # type: ignore[override]
+    def backward(ctx, scale: Tensor, _):  # type: ignore[override]
         grad, features, x, of_targets, of_samples, rows = ctx.saved_tensors
         count, n = ctx.count, len(of_samples)
         to_samples, to_target = grad[:, :n].contiguous(), grad[:, n:].float()
         d_x = (product(to_samples, of_samples).float() + to_target * of_targets) * scale
-        touched = torch.cat((rows[:count], rows[len(x) :])).unsqueeze(0)
+        touched = torch.cat((rows[:count], rows[len(x) :]))
         d_targets = to_target[:count] * features[:count].float()
         d_rows = torch.cat((d_targets, product(to_samples.t(), x).float())).mul_(scale)
         d_shift = torch.cat((to_target[:count], column_sums(to_samples).unsqueeze(1))).mul_(scale)
         d_weight, d_bias = (
-            torch.sparse_coo_tensor(touched, values, shape, check_invariants=False)
-            for values, shape in zip((d_rows, d_shift), ctx.shapes, strict=True)
+            torch.sparse_coo_tensor(touched.unsqueeze(0), values, table.shape, check_invariants=False)
+            for values, table in zip((d_rows, d_shift), ctx.tables, strict=True)
         )
-        return d_x.to(features.dtype), d_weight, d_bias, None, None, None, None
+        if not ctx.sparse:
+            for table, rows in zip(ctx.tables, (d_weight, d_bias), strict=True):
+                add_rows(table, rows)
+            d_weight = d_bias = None
+        return d_x.to(features.dtype), d_weight, d_bias, *[None] * 6

@@ -26,6 +26,13 @@ def add_gradient(table: Tensor, grad: Tensor) -> None:
         table.grad.add_(grad)
 
 
+def add_rows(table: Tensor, rows: Tensor) -> None:
+    """Adds sparse rows (V, E) to a leaf's gradient, which is dense."""
+    if table.grad is None:
+        table.grad = torch.zeros_like(table)
+    table.grad.add_(rows)
+
+
 class _LookUp(torch.autograd.Function):
     @staticmethod
     def forward(ctx, table: Tensor, ids: Tensor) -> Tensor:  # type: ignore[override]
@@ -36,8 +43,8 @@ class _LookUp(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         table, (ids,) = ctx.table, ctx.saved_tensors
-        if table.grad is None:
-            table.grad = torch.zeros_like(table)
-        rows = torch.sparse_coo_tensor(ids.unsqueeze(0), grad.to(table.dtype), table.shape, check_invariants=False)
-        table.grad.add_(rows)
+        add_rows(
+            table,
+            torch.sparse_coo_tensor(ids.unsqueeze(0), grad.to(table.dtype), table.shape, check_invariants=False),
+        )
         return None, None

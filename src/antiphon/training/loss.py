@@ -20,9 +20,17 @@ def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
     return Optimizer(model, config.train, sparse=model.sparse_parameters(), hidden=model.hidden_matrices())
 
 
+def samples(config: Config, share: float | None) -> bool:
+    """Whether an update at this share of the budget (None: there is no budget) learns from sampled words."""
+    train = config.train
+    if train.consistency or train.teachers is not None:  # they say something of all words
+        return False
+    return config.model.softmax == "sampled" or (share is not None and share < train.sampled_until)
+
+
 def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
-    """Who draws the words of a sampled softmax; None with a full one."""
-    if prepared.config.model.softmax != "sampled":
+    """Who draws the words where `samples` says so; None where it never does."""
+    if not samples(prepared.config, 0.0):
         return None
     return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
 
@@ -72,6 +80,7 @@ def batch_loss(
             ids, tries = sampler.draw(config.train.samples, update)
             expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
             drawn = torch.from_numpy(ids), torch.from_numpy(expected)
-            loss = sampled_loss(features, targets, count, weight, bias, *drawn)
-            nats = loss.detach()
+            sparse = config.model.softmax == "sampled"
+            smoothing = 0.0 if sparse else config.train.label_smoothing
+            loss, nats = sampled_loss(features, targets, count, weight, bias, *drawn, smoothing, sparse=sparse)
     return loss / max(times * batch.tokens, 1), float(nats) / times, batch.tokens

@@ -28,7 +28,7 @@ from antiphon.training import checkpoint
 from antiphon.training.card import write_card
 from antiphon.training.checkpoint import Origin, Position
 from antiphon.training.distributed import Peers, joined
-from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for, samples
 from antiphon.training.memory import Heap, give_back, keep, resident
 from antiphon.training.opening import Overrides, begin_again, begin_anew, knobs_again, refuse_taken, write_config
 from antiphon.training.precision import Precision, choose_precision
@@ -356,7 +356,7 @@ class _Trainer:
                 batch,
                 config,
                 precision=self._precision,
-                sampler=self._sampler,
+                sampler=self._sampler if samples(config, self._budget_share()) else None,
                 update=position.update,
                 lesson=self._lesson(batch),
             )
