@@ -189,8 +189,8 @@ def run(tmp_path_factory):
     write_pairs(folder / "train.tsv", pairs)
     knobs = {
         "data": {"target_tokenizer": "char", "share_vocabulary": False, "joined": 1, "too_long": "drop", "buckets": 3},
-        "model": {"attention": "monotonic", "hidden": 16, "embedding": 16, "tied": "target"},
-        "train": {"max_updates": 150, "threads": 1, "learning_rate": 1e-2, "average": 0.9},
+        "model": {"attention": "monotonic", "hidden": 16, "encoder_hidden": 16, "embedding": 16, "dropout": 0.1},
+        "train": {"max_updates": 150, "batch_tokens": 2000, "threads": 1, "learning_rate": 1e-2, "average": 0.9},
         "search": {"beam": 3, "length_penalty": 0.0},
     }
     antiphon.train(folder / "train.tsv", out=folder / "run", preset="g2p", knobs=knobs)
@@ -210,6 +210,15 @@ def test_a_monotonic_model_answers_without_its_marks(run):
     np.testing.assert_array_equal(made.attention, found.attention)
     assert made.score == pytest.approx(model.score([("abcab", "01201")])[0])
     assert model.score([("abcab", "01201")])[0] == pytest.approx(found.score, abs=1e-3)
+
+
+def test_an_answer_that_can_be_aligned_in_several_ways_is_given_once(run):
+    model = antiphon.load(run / "run")
+    for word in ("abcab", "dcd", "adbd"):
+        best = model.predict(word, beam=12, nbest=4)
+        texts = [best.text, *(other.text for other in best.alternatives)]
+        assert len(set(texts)) == len(texts) == 4
+        assert best.text == model.predict(word, beam=12).text
 
 
 def test_an_exported_monotonic_model_answers_the_same(run):

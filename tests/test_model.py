@@ -57,6 +57,7 @@ def test_any_text_is_answered_in_its_place(texts, kind, search):
             scores = [answer.score, *(other.score for other in answer.alternatives)]
             assert scores == sorted(scores, reverse=True)
             assert len(scores) <= search.get("nbest", 1)
+            assert len({answer.text, *(other.text for other in answer.alternatives)}) == len(scores)
 
 
 @quick

@@ -103,7 +103,7 @@ class Model:
     @overload
     def predict(self, texts: list[str], **search: Any) -> list[Prediction]: ...
     def predict(self, texts: str | list[str], **search: Any) -> Prediction | list[Prediction]:
-        """Answer a text, or each of a list of texts.
+        """Answer a text, or each of a list of texts; an n-best list of a beam has no text twice.
 
         Any text is answered, also an empty one; one too long loses its beginning and says so (`truncated`).
         With a seed, a sampled answer depends on the seed and on the place in the list, not on the other texts.
@@ -116,9 +116,12 @@ class Model:
         config = self.settings(search)
         sources = self._sources(texts)
         nbest = config.nbest
+        wanted = nbest
         if config.mmi:  # more is found than is given
             wanted = config.candidates if config.sample else min(config.candidates, config.beam)
-            config = config.model_copy(update={"nbest": max(nbest, wanted)})
+        if nbest > 1 and not config.sample:  # tokens that differ may spell one text
+            wanted = config.beam
+        config = config.model_copy(update={"nbest": max(nbest, wanted)})
         width = config.nbest if config.sample else config.beam
         lengths = np.array([len(source.ids) + 1 for source in sources], dtype=np.int64)
 
@@ -133,10 +136,13 @@ class Model:
                 found = beam(self.engine, src, src_len, config, limits)
             if config.mmi:
                 ranked = rerank(self.engine, found, config)
-                found = [self._fluent_first(of_source, config)[:nbest] for of_source in ranked]
+                found = [self._fluent_first(of_source, config) for of_source in ranked]
             answers = []
             for row, hypotheses in zip(rows.tolist(), found, strict=True):
-                first, *others = (self._prediction(sources[row], hypothesis) for hypothesis in hypotheses)
+                if config.sample or nbest == 1:  # a draw may be drawn twice
+                    hypotheses = hypotheses[:nbest]
+                said = [self._prediction(sources[row], hypothesis) for hypothesis in hypotheses]
+                first, *others = (said if config.sample else _distinct(said))[:nbest]
                 answers.append((row, replace(first, alternatives=others)))
             return answers
 
@@ -378,6 +384,14 @@ def load_one(folder: str | Path, *, threads: int | None = None) -> Model:
             raise
         raise MissingExtraError("answering with a model that is not exported", "train") from None
     return Model(runner.load_engine(folder, config.model, **sizes), source_tokenizer, target_tokenizer, config, folder)
+
+
+def _distinct(said: list[Prediction]) -> list[Prediction]:
+    """Predictions best first, each text once: its best."""
+    by_text: dict[str, Prediction] = {}
+    for one in said:
+        by_text.setdefault(one.text, one)
+    return list(by_text.values())
 
 
 def _batches(lengths: np.ndarray, positions: int, rows: int) -> Iterator[np.ndarray]:
