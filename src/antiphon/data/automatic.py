@@ -45,7 +45,7 @@ FILLED = 0.85
 """Share of a batch's positions that are real, about."""
 PIECES = 1.3
 """Subwords a word, about."""
-SAMPLED_UNTIL = 0.6
+SAMPLED_UNTIL = 0.8
 """Share of the budget in which subwords are learnt from sampled ones: half of an update's products would be theirs."""
 ALIGNED = 0.7
 """Of the nats that targets cost by how common their tokens are, the share that an alignment with the sources may cost
