@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import antiphon
 from antiphon.config import Config, TrainConfig, presets
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 from antiphon.runtime import folder as files
-from antiphon.training.loss import samples
+from antiphon.training.loss import sampler_for, samples
 from antiphon.training.progress import Progress, Started, Stopped, Validated
 from antiphon.training.schedule import learning_rate
 from antiphon.training.validation import better, dominating_answer
@@ -75,6 +76,9 @@ def test_a_full_softmax_samples_while_its_share_of_the_budget_lasts():
     for other in ({"consistency": 1.0}, {"teachers": "a,b"}):  # they say something of all words
         assert not samples(Config.model_validate({"train": {"sampled_until": 0.5, **other}}), 0.0)
     assert samples(Config.model_validate({"model": {"softmax": "sampled"}}), None)
+    for words, draws in ((1023, False), (1024, True)):
+        prepared = SimpleNamespace(config=config, train=SimpleNamespace(counts=np.ones(words, np.int64)))
+        assert (sampler_for(prepared) is not None) == draws
 
 
 def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):

@@ -189,8 +189,8 @@ class TrainConfig(_Group):
     """Sampled words an update (sampled softmax)."""
     sampled_until: Share = 0.0
     """Share of the budget, from its beginning, in which a full softmax is trained on the true and ``samples`` sampled
-    words: an update is cheaper. The rest is trained on all words; all of it without a budget, with ``consistency`` or
-    with ``teachers``."""
+    words: an update is cheaper. The rest is trained on all words; all of it without a budget, with fewer words than
+    twice ``samples``, with ``consistency`` or ``teachers``."""
     average: Share = 0.998
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
     batch_tokens: Annotated[int, Field(ge=1, le=1 << 22)] = 2000

@@ -14,6 +14,9 @@ from antiphon.training.precision import Precision, products_in
 from antiphon.training.preparation import Prepared
 from antiphon.training.teachers import Lesson
 
+FEW = 2
+"""Times the sampled words: a vocabulary from which on a full softmax is worth sampling."""
+
 
 def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
     """The optimizer that these knobs ask for."""
@@ -29,10 +32,13 @@ def samples(config: Config, share: float | None) -> bool:
 
 
 def sampler_for(prepared: Prepared) -> LogUniformSampler | None:
-    """Who draws the words where `samples` says so; None where it never does."""
-    if not samples(prepared.config, 0.0):
+    """Who draws the words where `samples` says so; None where it never does, and where a full softmax has so few words
+    that drawing most of them would save nothing."""
+    config, counts = prepared.config, prepared.train.counts
+    few = config.model.softmax == "full" and len(counts) < FEW * config.train.samples
+    if few or not samples(config, 0.0):
         return None
-    return LogUniformSampler(prepared.train.counts, prepared.config.train.seed)
+    return LogUniformSampler(counts, config.train.seed)
 
 
 def batch_loss(
