@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -201,7 +202,7 @@ def test_training_without_a_terminal_is_plain_lines_now_and_then():
     with TrainingScreen(console, now=lambda: datetime(2026, 11, 22, 14, 0)) as screen:
         screen(STARTED)
         for update in range(10, 310, 10):
-            screen(progress(update, 3.0))
+            screen(replace(progress(update, 3.0), sampled=update < 100))
         screen(VALIDATED)
         screen(progress(310, 3.0))
         screen(Warned(310, "careful"))
@@ -213,7 +214,7 @@ def test_training_without_a_terminal_is_plain_lines_now_and_then():
         "48,749 weights, f32 on 2 threads, 40 updates an epoch\n"
         "training begins; stops after 5 minutes\n"
         "Ctrl-C stops it earlier and keeps all\n"
-        "10 updates · 2,500 tokens/s · loss 3.000 · 1:30 left, stops at 14:01 · epoch 0.1\n"
+        "10 updates · 2,500 tokens/s · loss 3.000 (sampled) · 1:30 left, stops at 14:01 · epoch 0.1\n"
         "110 updates · 2,500 tokens/s · loss 3.000 · 1:30 left, stops at 14:01 · epoch 1.1\n"
         "210 updates · 2,500 tokens/s · loss 3.000 · 1:30 left, stops at 14:01 · epoch 2.1\n"
         "after 300 updates (0:20): dev loss 2.500 nats/token, bleu 12.50, the best so far\n"

@@ -81,6 +81,14 @@ def test_a_full_softmax_samples_while_its_share_of_the_budget_lasts():
         assert (sampler_for(prepared) is not None) == draws
 
 
+def test_a_loss_of_sampled_words_is_told_as_such(pairs, tmp_path):
+    for until in (0.5, 0.0):
+        watcher = Watcher()
+        groups = {"train": {"samples": 4, "sampled_until": until}}
+        antiphon.train(pairs, tmp_path / str(until), knobs=knobs(updates=4, **groups), observer=watcher)
+        assert watcher.of(Progress)[0].sampled == bool(until)
+
+
 def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):
     watcher = Watcher()
     run = antiphon.train(

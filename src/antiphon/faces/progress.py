@@ -100,7 +100,7 @@ class TrainingScreen:
         parts = [
             f"{event.update:,} updates",
             f"{event.tokens_per_second:,.0f} tokens/s",
-            f"loss {event.loss:.3f}",
+            f"loss {event.loss:.3f}{' (sampled)' if event.sampled else ''}",
         ]
         if self._dev:
             parts.append(self._dev)

@@ -56,6 +56,8 @@ class Progress:
     seconds_left: float | None
     """Until the budget ends; None without a budget."""
     peak_memory_mb: float
+    sampled: bool = False
+    """Whether the loss is that of choosing among sampled words, an easier problem."""
     event: str = "progress"
 
 
