@@ -21,6 +21,7 @@ from antiphon.faces.knobs import spelled_alike
 from benchmarks import machine
 from benchmarks.peers import ours, pairs
 from benchmarks.peers.__main__ import AVX2, PEERS, instructions
+from benchmarks.peers.opennmt import Run
 from benchmarks.peers.peer import Job, Measured
 from benchmarks.peers.symbols import write_symbols
 
@@ -125,6 +126,13 @@ def test_our_side_is_measured_on_the_symbols_that_were_written(tmp_path):
     found = ours.train(Job(folder, 1, 1), small, "f32", 6)
     assert found.rate > 0
     assert 1000 < found.weights < 20000
+
+
+def test_what_one_toolkit_alone_tells_does_not_bar_the_file(tmp_path):
+    more = Run(10.0, 5, {10: 1.5})
+    pairs.append(dataclasses.replace(pair(1, 2), theirs=more), tmp_path / "pairs.jsonl")
+    [read] = pairs.read(tmp_path / "pairs.jsonl")
+    assert read.theirs == Measured(10.0, 5)
 
 
 def test_a_figure_says_which_way_a_corpus_was_taken(tmp_path):

@@ -11,7 +11,7 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from benchmarks.peers.peer import Measured
@@ -53,7 +53,8 @@ def fingerprint() -> str:
 
 
 def append(pair: Pair, path: Path) -> None:
-    """Writes a pair behind those that are there."""
+    """Writes a pair behind those that are there; of what a toolkit's run came to, what all of them have."""
+    pair = replace(pair, theirs=Measured(pair.theirs.rate, pair.theirs.weights))
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(asdict(pair)) + "\n")
 
