@@ -34,8 +34,9 @@ dates: .venv/.train.stamp
 	@echo 'write a date in some language, such as "3 de mayo de 1979"' >&2
 	@.venv/bin/antiphon chat runs/dates
 
+# Two processes of one thread each: a thread that waits for another at every step would take its core from the tests beside it.
 test: lint
-	.venv/bin/pytest
+	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive .venv/bin/pytest --numprocesses 2 --dist worksteal
 
 lint: .venv/.dev.stamp
 	.venv/bin/ruff check
