@@ -26,7 +26,7 @@ import torch
 from antiphon.config import load_config
 from antiphon.data.corpus import read_corpus
 from antiphon.nn.seq2seq import Seq2Seq
-from antiphon.training.loss import batch_loss, optimizer_for, sampler_for, samples
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import prepare
 from benchmarks import machine
@@ -65,8 +65,7 @@ def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, ob
         model = Seq2Seq(config.model, source_vocabulary=sizes[0], target_vocabulary=sizes[1]).train()
         tables = model.sparse_parameters()
         dense = sum(p.numel() for p in model.parameters() if not any(p is table for table in tables))
-        optimizer = optimizer_for(model, config)
-        sampler = sampler_for(prepared) if samples(config, None) else None
+        optimizer, sampler = optimizer_for(model, config), sampler_for(prepared)
         precision = choose_precision(config.train.precision)
         compute, rows, total, tokens, steps = {}, {}, 0, [], []
         for count in COUNTS:

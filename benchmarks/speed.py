@@ -35,7 +35,7 @@ from antiphon.data.corpus import read_corpus
 from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import LOG, read_lines
-from antiphon.training.loss import batch_loss, optimizer_for, sampler_for, samples
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
 from antiphon.training.memory import keep
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared, prepare
@@ -129,7 +129,7 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
     }
     model, precision = Seq2Seq(config.model, **sizes).train(), choose_precision(config.train.precision)
     optimizer = optimizer_for(model, config)
-    sampler = sampler_for(prepared) if samples(config, None) else None
+    sampler = sampler_for(prepared)
     stream, clock = prepared.stream(0, 0), Clock()
     clock.watch(model.encoder, "encode")
     clock.watch(model.decoder, "decode and attend")

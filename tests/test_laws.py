@@ -535,7 +535,7 @@ def test_sampling_every_word_is_the_full_softmax_with_corrected_logits():
     reference = torch.nn.functional.cross_entropy(logits[:5], targets[:5], reduction="sum")
     torch.testing.assert_close(loss, reference)
     torch.testing.assert_close(nats, reference)
-    wanted = torch.autograd.grad(2 * reference, leaves, retain_graph=True)
+    wanted = torch.autograd.grad(2 * reference, leaves)
     for ours, theirs in zip(torch.autograd.grad(2 * loss, leaves), wanted, strict=True):
         torch.testing.assert_close(ours.to_dense(), theirs)
 
@@ -559,6 +559,23 @@ def test_a_full_softmax_that_samples_has_dense_gradients_and_smooths_over_what_w
     (2 * loss).backward()
     for leaf, theirs in zip(leaves, wanted, strict=True):
         torch.testing.assert_close(leaf.grad, theirs)
+
+
+@pytest.mark.parametrize(("share", "some"), [(0.1, True), (0.5, False), (None, False)])
+def test_a_full_softmax_learns_from_the_drawn_words_until_its_share_is_over(share, some):
+    tree = {
+        "data": {"share_vocabulary": False},
+        "model": {"tied": "none", "embedding": 8, "hidden": 8},
+        "train": {"samples": 6, "sampled_until": 0.5},
+    }
+    config = Config.model_validate(tree)
+    model = Seq2Seq(config.model, source_vocabulary=40, target_vocabulary=50)
+    sampler = LogUniformSampler(np.arange(50)[::-1].copy(), 1)
+    batch = make_batch([[5, 6], [7]], [[9, 10], [11]], (3, 3))
+    loss, _, _ = batch_loss(model, batch, config, precision="f32", sampler=sampler, update=0, share=share)
+    loss.backward()
+    moved = set(model.softmax_weight.grad.any(1).nonzero().flatten().tolist())
+    assert moved == ({9, 10, 11, 2, *sampler.draw(6, 0)[0].tolist()} if some else set(range(50)))
 
 
 def test_the_sampler_draws_distinct_words_as_often_as_it_says():

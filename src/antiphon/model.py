@@ -119,7 +119,7 @@ class Model:
         wanted = nbest
         if config.mmi:  # more is found than is given
             wanted = config.candidates if config.sample else min(config.candidates, config.beam)
-        if nbest > 1 and not config.sample:  # tokens that differ may spell one text
+        elif nbest > 1 and not config.sample:  # tokens that differ may spell one text
             wanted = config.beam
         config = config.model_copy(update={"nbest": max(nbest, wanted)})
         width = config.nbest if config.sample else config.beam
@@ -139,10 +139,9 @@ class Model:
                 found = [self._fluent_first(of_source, config) for of_source in ranked]
             answers = []
             for row, hypotheses in zip(rows.tolist(), found, strict=True):
-                if config.sample or nbest == 1:  # a draw may be drawn twice
-                    hypotheses = hypotheses[:nbest]
-                said = [self._prediction(sources[row], hypothesis) for hypothesis in hypotheses]
-                first, *others = (said if config.sample else _distinct(said))[:nbest]
+                if nbest > 1 and not config.sample:  # a draw may be drawn twice
+                    hypotheses = self._distinct(hypotheses)
+                first, *others = (self._prediction(sources[row], hypothesis) for hypothesis in hypotheses[:nbest])
                 answers.append((row, replace(first, alternatives=others)))
             return answers
 
@@ -279,6 +278,13 @@ class Model:
         n = config.no_repeat_ngram + 1
         return sorted(ranked, key=lambda h: repeats([self.target_tokenizer.decode(h.ids)], n))
 
+    def _distinct(self, ranked: list[Hypothesis]) -> list[Hypothesis]:
+        """Each text once: its best."""
+        by_text: dict[str, Hypothesis] = {}
+        for one in ranked:
+            by_text.setdefault(self.target_tokenizer.decode(one.ids), one)
+        return list(by_text.values())
+
     def _written(self, source: _Source) -> list[str]:
         return [*self.source_tokenizer.tokens(source.ids), END]
 
@@ -384,14 +390,6 @@ def load_one(folder: str | Path, *, threads: int | None = None) -> Model:
             raise
         raise MissingExtraError("answering with a model that is not exported", "train") from None
     return Model(runner.load_engine(folder, config.model, **sizes), source_tokenizer, target_tokenizer, config, folder)
-
-
-def _distinct(said: list[Prediction]) -> list[Prediction]:
-    """Predictions best first, each text once: its best."""
-    by_text: dict[str, Prediction] = {}
-    for one in said:
-        by_text.setdefault(one.text, one)
-    return list(by_text.values())
 
 
 def _batches(lengths: np.ndarray, positions: int, rows: int) -> Iterator[np.ndarray]:

@@ -255,7 +255,7 @@ class _SampledLoss(torch.autograd.Function):
             for values, table in zip((d_rows, d_shift), ctx.tables, strict=True)
         )
         if not ctx.sparse:
-            for table, rows in zip(ctx.tables, (d_weight, d_bias), strict=True):
-                add_rows(table, rows)
+            for table, found in zip(ctx.tables, (d_weight, d_bias), strict=True):
+                add_rows(table, found)
             d_weight = d_bias = None
         return d_x.to(features.dtype), d_weight, d_bias, *[None] * 6

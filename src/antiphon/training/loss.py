@@ -49,12 +49,14 @@ def batch_loss(
     precision: Precision,
     sampler: LogUniformSampler | None,
     update: int,
+    share: float | None = None,
     lesson: Lesson | None = None,
 ) -> tuple[torch.Tensor, float, int]:
     """A batch's loss: what to descend (mean per real token), the sum in nats, the real tokens.
 
     With ``train.consistency`` every pair is there twice, and both loss and sum are means of the two. Of a batch that
-    several processes share, a part's loss is its share of the mean over all tokens of the whole.
+    several processes share, a part's loss is its share of the mean over all tokens of the whole. The sampler draws
+    where `samples` says so of this share of the budget.
     """
     times = 2 if config.train.consistency else 1
     src, src_len, tgt_in, tgt_out = (
@@ -65,7 +67,7 @@ def batch_loss(
         features, packing = model.features(src, src_len, tgt_in)
         targets, count = tgt_out.flatten().index_select(0, packing.order), packing.real
         weight, bias = model.softmax_weight, model.softmax_bias
-        if sampler is None:
+        if sampler is None or not samples(config, share):
             taught = None
             if lesson is not None:
                 places = packing.order[:count]

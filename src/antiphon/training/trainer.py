@@ -356,8 +356,9 @@ class _Trainer:
                 batch,
                 config,
                 precision=self._precision,
-                sampler=self._sampler if self._samples() else None,
+                sampler=self._sampler,
                 update=position.update,
+                share=self._budget_share(),
                 lesson=self._lesson(batch),
             )
             loss.backward()
@@ -390,9 +391,6 @@ class _Trainer:
             alone = self._peers.size == 1  # others would wait for this process's part of the update
             teachers.learn(shard, whole, interrupted=lambda: alone and self._interrupted.is_set())
         return teachers.lesson(batch)
-
-    def _samples(self) -> bool:
-        return self._sampler is not None and samples(self._config, self._budget_share())
 
     def _rate(self) -> float:
         share = self._budget_share()
@@ -574,7 +572,7 @@ class _Trainer:
             seconds=seconds,
             seconds_left=left,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            sampled=self._samples(),
+            sampled=self._sampler is not None and samples(self._config, share),
         )
 
     def _tell(self, event: Event) -> None:

@@ -108,7 +108,6 @@ def tune(
             "learning_rate": config.train.learning_rate * RATE if config.train.optimizer == "adam" else 5e-4,
             "average": AVERAGE,
             "seed": seed,
-            "sampled_until": 0.0,
         }
     )
     config = config.model_copy(update={"train": train})
