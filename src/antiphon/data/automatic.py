@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -25,9 +26,12 @@ from antiphon.data.alignment import Alignment
 from antiphon.data.corpus import Pairs
 from antiphon.data.pairs import TURN, Pair
 from antiphon.data.tokenizer import BUNDLE, Tokenizer
+from antiphon.errors import UsageError
 
 AUTO = "auto"
 """Name of the preset that this module completes."""
+MARKS = (("model", "attention"), ("data", "too_long"))
+"""Knobs that are set for monotonic attention alone."""
 TOKENIZING = frozenset(("tokenizer", "target_tokenizer", "share_vocabulary"))
 SAMPLE = 20_000
 """Pairs looked at, spread evenly over the data."""
@@ -116,22 +120,25 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in TOKENIZING}
         one = data.get("share_vocabulary", True) and data.get("target_tokenizer") in (None, data.get("tokenizer"))
         knobs["model"]["tied"] = "all" if one else "target"
-    if not _marks_allowed(asked):
-        for group, name in (("model", "attention"), ("data", "too_long")):
-            knobs[group].pop(name, None)
-    elif asked.get("model", {}).get("attention") == "monotonic":
-        knobs["data"]["too_long"] = "drop"
     if asked.get("train", {}).get("dev_answers") == 0:  # then there are none to be judged
         knobs["train"].pop("dev_metric", None)
-    override(knobs, asked)
-    return parse_config(knobs), choice.reason
+    own = asked.get("model", {}).get("attention")
+    if own == "monotonic":
+        knobs["data"]["too_long"] = "drop"
+    elif own is None and "attention" in knobs["model"]:  # gives way to whatever does not go with it
+        with suppress(UsageError):
+            return _under(asked, knobs), choice.reason
+    if own != "monotonic":
+        for group, name in MARKS:
+            knobs[group].pop(name, None)
+    return _under(asked, knobs), choice.reason
 
 
-def _marks_allowed(asked: Overrides) -> bool:
-    """Whether monotonic attention goes with what the user asks for."""
-    data, model = asked.get("data", {}), asked.get("model", {})
-    others = model.get("feed") or data.get("reverse_source") or data.get("subword_dropout")
-    return model.get("attention", "monotonic") == "monotonic" and not others and data.get("too_long", "drop") == "drop"
+def _under(asked: Overrides, knobs: Tree) -> Config:
+    """These knobs with the user's over them. Raises UsageError."""
+    tree = {group: dict(values) for group, values in knobs.items()}
+    override(tree, asked)
+    return parse_config(tree)
 
 
 def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget) -> Choice:
