@@ -54,8 +54,8 @@ def layer(size: int, way: str, repeats: int) -> float:
     torch.manual_seed(1)
     table = Table(size)
     config = load_config(None, {"train": {"average": 0.0}}).train
-    sparse = [table.weight, table.bias] if way == "sampled, sparse" else []
-    optimizer = Optimizer(table, config, sparse=sparse)
+    sparse = way == "sampled, sparse"
+    optimizer = Optimizer(table, config, sparse=[table.weight, table.bias] if sparse else [])
     sampler = LogUniformSampler(frequencies(size), 1)
     features = torch.randn(POSITIONS, WIDTH, requires_grad=True)
     targets = torch.from_numpy(words(size, POSITIONS, rng))
@@ -70,13 +70,9 @@ def layer(size: int, way: str, repeats: int) -> float:
             ids, tries = sampler.draw(SAMPLES, count)
             expected = sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries)
             drawn = torch.from_numpy(ids), torch.from_numpy(expected)
-            loss, _ = sampled_loss(features, targets, POSITIONS, table.weight, table.bias, *drawn)
+            loss, _ = sampled_loss(features, targets, POSITIONS, table.weight, table.bias, *drawn, sparse=sparse)
         (loss / POSITIONS).backward()
         features.grad = None
-        if way == "sampled, dense":
-            for parameter in table.parameters():
-                assert parameter.grad is not None
-                parameter.grad = parameter.grad.to_dense()
         optimizer.update(1e-3)
 
     return 1000 * machine.seconds(update, repeats=repeats)
