@@ -10,15 +10,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from antiphon.config import load_config
 from antiphon.data.pairs import Card
+from antiphon.data.tokenizer import EOS, Tokenizer
 from antiphon.faces.cli import app
 from antiphon.faces.knobs import given as given_flags
 from antiphon.faces.knobs import spelled_alike
-from benchmarks import machine
+from benchmarks import machine, tutorial
 from benchmarks.peers import ours, pairs
 from benchmarks.peers.__main__ import AVX2, PEERS, instructions
 from benchmarks.peers.opennmt import Run
@@ -140,3 +142,19 @@ def test_a_figure_says_which_way_a_corpus_was_taken(tmp_path):
     Card(name="multi30k", options={"pair": "de-en", "form": "tok"}).save(tmp_path)
     assert machine.corpus(tmp_path) == "multi30k pair=de-en form=tok"
     assert machine.corpus(tmp_path / "train.tsv") == "train.tsv"
+
+
+def test_the_tutorials_model_is_not_handicapped_by_padding(monkeypatch):
+    """What it is compared by must be its own: a batch is its singles, and so are its answers."""
+    monkeypatch.setattr(tutorial, "WIDTH", 12)
+    torch.manual_seed(1)
+    tokenizer = Tokenizer.train(["a b c d e f g h"] * 3, kind="word", vocabulary=50)
+    model = tutorial.Tutorial(tokenizer.size, tokenizer.size).eval()
+    rows = [[*ids, EOS] for ids in tokenizer.encode_batch(["a b", "c d e f g", "h", "b b c"])]
+    together, count = tutorial.loss_of(model, rows, rows[::-1])
+    alone = [tutorial.loss_of(model, [source], [target]) for source, target in zip(rows, rows[::-1], strict=True)]
+    assert count == sum(map(len, rows)) == sum(number for _, number in alone)
+    torch.testing.assert_close(together * count, sum(loss * number for loss, number in alone))
+    said = tutorial.answers(model, rows, tokenizer)
+    assert said == [tutorial.answers(model, [row], tokenizer)[0] for row in rows]
+    assert len(set(said)) > 1
