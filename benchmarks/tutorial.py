@@ -50,16 +50,13 @@ class Tutorial(nn.Module):
 
     def encode(self, rows: list[list[int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Sources → outputs (S, B, H), the decoder's first state (layers, B, H), mask (S, B), True = real."""
-        order = sorted(range(len(rows)), key=lambda row: -len(rows[row]))
-        lengths = torch.tensor([len(rows[row]) for row in order])
-        padded = nn.utils.rnn.pad_sequence([torch.tensor(rows[row]) for row in order], padding_value=PAD)
-        packed = nn.utils.rnn.pack_padded_sequence(self.source(padded), lengths)
+        padded = nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], padding_value=PAD)
+        lengths = torch.tensor([len(row) for row in rows])
+        packed = nn.utils.rnn.pack_padded_sequence(self.source(padded), lengths, enforce_sorted=False)
         read, state = self.encoder(packed)
         outputs, _ = nn.utils.rnn.pad_packed_sequence(read)
-        back = torch.argsort(torch.tensor(order))
-        both = outputs[:, :, :WIDTH] + outputs[:, :, WIDTH:]
         # its first states are the lowest layer's two directions, which is what the tutorial hands over
-        return both[:, back], state[:LAYERS, back].contiguous(), (padded != PAD)[:, back]
+        return outputs[:, :, :WIDTH] + outputs[:, :, WIDTH:], state[:LAYERS].contiguous(), padded != PAD
 
     def step(self, words: Tensor, state: Tensor, memory: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """words (B,) → log-probabilities (B, V) and the state after them."""
