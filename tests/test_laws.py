@@ -316,24 +316,26 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
             knobs = {"rate": 0.1, "betas": (0.9, 0.98), "update": 3, "idle": torch.tensor([2, 0, 1, 9, 0])}
             kernels.adam_rows(touched, grad, weights, moments, average=average, **knobs)
         found.append(table)
-        table, grad = torch.randn(4, 9, 7), torch.randn(9, 7)
+        table, grad = torch.randn(4, 9, 7), torch.randn(9, 7).to(number)
         table[2] = table[2].abs()
         weights, first, second, means = table.unbind()
+        rounded = torch.empty(9, 7, dtype=torch.bfloat16)
         for average in (None, (means, 0.9)):
             knobs = {"factor": 0.3, "rate": 0.1, "betas": (0.9, 0.98), "weight_decay": 0.2, "update": 3}
-            kernels.adam(grad, weights, (first, second), average=average, **knobs)
+            kernels.adam(grad, weights, (first, second), average=average, rounded=rounded, **knobs)
+            assert torch.equal(rounded, weights.bfloat16())
         found.append(table)
-        q, keys, score = torch.randn(rows, 9), torch.randn(rows, 4, 9), torch.randn(9)
+        q, keys, score = torch.randn(rows, 3, 9), torch.randn(rows, 4, 9), torch.randn(9)
         mask = torch.arange(4) < torch.tensor([[4], [1], [3], [2], [4]])
         d_keys, d_score = torch.zeros(rows, 4, 9), torch.zeros(rows, 9)
         scores = kernels.tanh_scores(q, keys, score, mask)
-        d_q = kernels.tanh_scores_backward(q, keys, score, mask, torch.randn(rows, 4), d_keys, d_score)
+        d_q = kernels.tanh_scores_backward(q, keys, score, mask, torch.randn(rows, 3, 4), d_keys, d_score)
         found += [scores, d_q, d_keys, d_score]
         for width in (9, 300):  # within a block of the kernel's sums, and beyond
             keys = torch.randn(rows, 4, width).to(number)
             found += [kernels.compare(torch.randn(width, 1, rows).to(number).transpose(0, 2), keys)]  # a view
             found += [kernels.read(torch.rand(rows, 1, 4).to(number), keys)]
-        many = [torch.randn(70_000), torch.randn(3, 5)]
+        many = [torch.randn(70_000), torch.randn(3, 5).to(number)]
         return [*found, torch.tensor(kernels.norm(many)) / 300]
 
     ours = results()
@@ -409,13 +411,13 @@ def test_packing_keeps_every_real_position_and_nothing_else(lengths):
 
 def test_additive_scores_are_the_papers():
     torch.manual_seed(0)
-    q, k, v = (torch.randn(*shape, requires_grad=True) for shape in ((2, 1, 4), (2, 5, 4), (4,)))
+    q, k, v = (torch.randn(*shape, requires_grad=True) for shape in ((2, 3, 4), (2, 5, 4), (4,)))
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
     keys = LoopTanh(k, v, mask)
     ours = keys.compare(q, keys.open())
-    plain = (torch.tanh(q + k) @ v).masked_fill(~mask, 0.0).unsqueeze(1)
+    plain = (torch.tanh(q.unsqueeze(2) + k.unsqueeze(1)) @ v).masked_fill(~mask.unsqueeze(1), 0.0)
     torch.testing.assert_close(ours, plain)
-    weight = torch.randn(2, 1, 5)
+    weight = torch.randn(2, 3, 5)
     for one, other in zip(
         torch.autograd.grad((ours * weight).sum(), (q, k, v)),
         torch.autograd.grad((plain * weight).sum(), (q, k, v)),
@@ -610,6 +612,39 @@ def sampled_model(optimizer: str, average: float = 0.9):
     )
     model = Seq2Seq(config.model, source_vocabulary=40, target_vocabulary=50)
     return config, model
+
+
+@pytest.mark.parametrize("attention", ["additive", "multihead"])
+def test_weights_left_rounded_by_the_optimizer_are_those_that_products_would_round(attention, monkeypatch):
+    """And a weight that was changed by somebody else is rounded anew."""
+    train = TrainConfig(precision="bf16", label_smoothing=0.1)
+    config = Config(model=ModelConfig(attention=attention, embedding=16, hidden=16, encoder_hidden=8), train=train)
+    batch = make_batch([[5, 6, 8], [7]], [[9, 10], [11]], (4, 4))
+
+    def loss() -> torch.Tensor:
+        torch.manual_seed(3)
+        return batch_loss(model, batch, config, precision="bf16", sampler=None, update=0)[0]
+
+    found = []
+    for leaving in (True, False):
+        torch.manual_seed(0)
+        model = Seq2Seq(config.model, source_vocabulary=30, target_vocabulary=30)
+        optimum = Optimizer(model, train, sparse=[])
+        if not leaving:
+            monkeypatch.setattr("antiphon.training.optimizer.room_to_round", lambda weight: None)
+        for _ in range(5):
+            loss().backward()
+            optimum.update(0.03)
+        left = [products._ROUNDED for p in model.parameters() if getattr(p, products._ROUNDED, None)]
+        assert bool(left) == leaving
+        found.append([loss().detach(), *(p.detach().clone() for p in model.parameters())])
+        with torch.no_grad():
+            for p in model.parameters():
+                p.mul_(0.5)
+        found[-1].append(loss().detach())
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(found[0][0], found[0][-1])
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])

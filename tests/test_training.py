@@ -143,6 +143,15 @@ def test_a_time_budget_is_kept(pairs, tmp_path):
         assert progress.seconds_left is not None
 
 
+def test_what_is_left_of_a_resumed_run_counts_what_was_spent_before(pairs, tmp_path):
+    antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=20))
+    watcher = Watcher()
+    antiphon.train(pairs, tmp_path / "run", resume=True, knobs={"train": {"max_updates": 40}}, observer=watcher)
+    told = watcher.of(Progress)[0]
+    assert told.update == 21
+    assert told.seconds_left == pytest.approx(told.seconds * 19 / 21, rel=0.2)
+
+
 def test_the_kept_model_is_the_best_one_and_loads(pairs, tmp_path):
     run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=30))
     model = antiphon.load(run.folder)

@@ -53,8 +53,7 @@ class Attention(nn.Module):
             return self._multihead(q, memory)
         if self.kind == "additive":
             compared = LoopTanh(keys, self.score, memory.mask)
-            token = compared.open()
-            scores = torch.cat([compared.compare(q[:, t : t + 1], token) for t in range(q.shape[1])], dim=1)
+            scores = compared.compare(q, compared.open())
         else:
             scores = torch.bmm(q.to(keys.dtype), keys.transpose(1, 2))
         weights = _masked_softmax(scores, memory.mask.unsqueeze(1))

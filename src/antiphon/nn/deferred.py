@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.nn.kernels import compare, read, tanh_scores, tanh_scores_backward
-from antiphon.nn.products import LoopProduct, column_sums, product, product_format
+from antiphon.nn.products import LoopProduct, column_sums, product, product_format, used
 
 
 class Shared:
@@ -32,7 +32,7 @@ class Shared:
 
     def __init__(self, matrix: Tensor, other: Tensor | None) -> None:
         self._originals = matrix, other
-        self.matrix = matrix.detach().to(product_format()).contiguous()
+        self.matrix = used(matrix, product_format()).contiguous()
         self.inputs: list[Tensor] = []
         self.grads: list[Tensor] = []
 
@@ -84,7 +84,7 @@ class LoopLinear(Shared):
     def gradient(self) -> tuple[Tensor, Tensor | None]:
         inputs, grads = torch.cat(self.inputs), torch.cat(self.grads)
         bias = None if self.bias is None else column_sums(grads)
-        return product(grads.t(), inputs).float(), bias
+        return product(grads.t(), inputs), bias
 
 
 class _Linear(torch.autograd.Function):
@@ -160,9 +160,9 @@ class _Compare(torch.autograd.Function):
 
 
 class LoopTanh(Shared):
-    """v · tanh(q + k) with keys k (B, S, A) and v (A), for queries (n, 1, A) → (n, 1, S) at every step.
+    """v · tanh(q + k) with keys k (B, S, A) and v (A), for queries (n, T, A) → (n, T, S): a step's, or all at once.
 
-    The tanh values, (n, S, A) a step, are computed again in the backward pass instead of being kept. All in f32.
+    The tanh values, (n, T, S, A), are computed again in the backward pass instead of being kept. All in f32.
 
     Args:
         keys: (B, S, A).
@@ -177,7 +177,7 @@ class LoopTanh(Shared):
         self._dtype = keys.dtype
 
     def compare(self, queries: Tensor, token: Tensor) -> Tensor:
-        """queries (n, 1, A) → (n, 1, S)."""
+        """queries (n, T, A) → (n, T, S)."""
         return _Tanh.apply(queries, token, self)
 
     def gradient(self) -> tuple[Tensor, Tensor]:
@@ -188,10 +188,10 @@ class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx, queries: Tensor, token: Tensor, shared: LoopTanh) -> Tensor:  # type: ignore[override]
         ctx.shared, ctx.dtype, rows = shared, queries.dtype, len(queries)
-        queries = queries.squeeze(1).float().contiguous()
+        queries = queries.float().contiguous()
         ctx.save_for_backward(queries)
         with torch.autocast("cpu", enabled=False):
-            return tanh_scores(queries, shared.matrix[:rows], shared.score, shared.mask[:rows]).unsqueeze(1)
+            return tanh_scores(queries, shared.matrix[:rows], shared.score, shared.mask[:rows])
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
@@ -200,8 +200,8 @@ class _Tanh(torch.autograd.Function):
             shared.to_keys, shared.to_score = torch.zeros_like(shared.matrix), torch.zeros_like(shared.matrix[:, 0])
         rows = len(queries)
         factors = queries, shared.matrix[:rows], shared.score, shared.mask[:rows]
-        d_queries = tanh_scores_backward(*factors, grad.squeeze(1), shared.to_keys[:rows], shared.to_score[:rows])
-        return d_queries.unsqueeze(1).to(ctx.dtype), None, None
+        d_queries = tanh_scores_backward(*factors, grad, shared.to_keys[:rows], shared.to_score[:rows])
+        return d_queries.to(ctx.dtype), None, None
 
 
 def stack_rows(steps: list[Tensor], rows: int) -> Tensor:

@@ -13,6 +13,8 @@
 
 #define PARALLEL_FROM 8192 /* numbers below which waking a second thread costs more than it saves */
 #define READ_BLOCK 128
+#define NORM_BLOCK 16384
+#define NORM_BLOCKS 512
 
 static inline float widen(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
@@ -49,44 +51,6 @@ static inline float exponential(float x) { /* relative error below 2e-7 (Cephes 
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 static inline float squash(float x) { return 2.0f / (1.0f + exponential(-2.0f * x)) - 1.0f; } /* tanh */
 
-/* AdamW for n numbers; average may be null.
- * steps: rate, beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), decay of the average, factor of the gradient,
- * what weight decay leaves of a weight */
-void adam(long n, const float *grad, float *weights, float *first, float *second, float *average, const float *steps) {
-    float rate = steps[0], beta1 = steps[1], beta2 = steps[2], up1 = steps[3], up2 = steps[4], decay = steps[5];
-    float factor = steps[6], left = steps[7];
-#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_FROM)
-    for (long at = 0; at < n; at++) {
-        float g = grad[at] * factor;
-        float m = first[at] = g + beta1 * (first[at] - g);
-        float v = second[at] = g * g + beta2 * (second[at] - g * g);
-        float w = weights[at] = weights[at] * left - rate * (m * up1) / (sqrtf(v * up2) + 1e-8f);
-        if (average) average[at] = w + decay * (average[at] - w);
-    }
-}
-
-/* The sum of the squares of n numbers: by blocks, so that it does not depend on the number of threads. */
-#define NORM_BLOCK 16384
-#define NORM_BLOCKS 512
-double squares(long n, const float *x) {
-    double total = 0.0, of_block[NORM_BLOCKS];
-    for (long first = 0; first < n; first += (long)NORM_BLOCK * NORM_BLOCKS) {
-        long left = n - first < (long)NORM_BLOCK * NORM_BLOCKS ? n - first : (long)NORM_BLOCK * NORM_BLOCKS;
-        int blocks = (int)((left + NORM_BLOCK - 1) / NORM_BLOCK);
-#pragma omp parallel for schedule(static) if (left >= 4 * NORM_BLOCK)
-        for (int block = 0; block < blocks; block++) {
-            const float *from = x + first + (long)block * NORM_BLOCK;
-            long most = left - (long)block * NORM_BLOCK < NORM_BLOCK ? left - (long)block * NORM_BLOCK : NORM_BLOCK;
-            double sum = 0.0;
-#pragma omp simd reduction(+ : sum)
-            for (long at = 0; at < most; at++) sum += (double)from[at] * from[at];
-            of_block[block] = sum;
-        }
-        for (int block = 0; block < blocks; block++) total += of_block[block];
-    }
-    return total;
-}
-
 /* Adam for rows (n) of a table: grad (n, D); weights, first, second and average (V, D); rested (n): what the second moments
  * have kept since; average and waited (n) may be null.
  * steps: rate, beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), decay of the average */
@@ -113,46 +77,107 @@ void adam_rows(int n, int D, const int64_t *rows, const float *grad, float *weig
     }
 }
 
-/* scores (n, S) = sum over A of v tanh(q + k) where mask (n, S) is true, else 0; q (n, A), k (n, S, A), v (A) */
-void tanh_scores(int n, int S, int A, const float *q, const float *k, const float *v, const uint8_t *mask,
+/* scores (n, T, S) = sum over A of v tanh(q + k) where mask (n, S) is true, else 0; q (n, T, A), k (n, S, A), v (A) */
+void tanh_scores(int n, int T, int S, int A, const float *q, const float *k, const float *v, const uint8_t *mask,
                  float *scores) {
-#pragma omp parallel for schedule(static) if ((long)n * S * A >= PARALLEL_FROM)
-    for (int row = 0; row < n; row++) {
-        const float *query = q + (long)row * A;
-        for (int s = 0; s < S; s++) {
-            const float *key = k + ((long)row * S + s) * A;
-            float sum = 0.0f;
-            if (mask[(long)row * S + s]) {
+#pragma omp parallel for schedule(static) if ((long)n * T * S * A >= PARALLEL_FROM)
+    for (int row = 0; row < n; row++)
+        for (int t = 0; t < T; t++) {
+            const float *query = q + ((long)row * T + t) * A;
+            for (int s = 0; s < S; s++) {
+                const float *key = k + ((long)row * S + s) * A;
+                float sum = 0.0f;
+                if (mask[(long)row * S + s]) {
 #pragma omp simd reduction(+ : sum)
-                for (int a = 0; a < A; a++) sum += v[a] * squash(query[a] + key[a]);
+                    for (int a = 0; a < A; a++) sum += v[a] * squash(query[a] + key[a]);
+                }
+                scores[((long)row * T + t) * S + s] = sum;
             }
-            scores[(long)row * S + s] = sum;
         }
-    }
 }
 
-/* from d_scores (n, S): d_q (n, A) is set; d_k (n, S, A) and d_v (n, A), one row each, are added to */
-void tanh_scores_backward(int n, int S, int A, const float *q, const float *k, const float *v, const uint8_t *mask,
-                          const float *d_scores, float *d_q, float *d_k, float *d_v) {
-#pragma omp parallel for schedule(static) if ((long)n * S * A >= PARALLEL_FROM)
-    for (int row = 0; row < n; row++) {
-        const float *query = q + (long)row * A;
-        float *to_query = d_q + (long)row * A, *to_score = d_v + (long)row * A;
-        memset(to_query, 0, sizeof(float) * A);
-        for (int s = 0; s < S; s++) {
-            if (!mask[(long)row * S + s]) continue;
-            const float *key = k + ((long)row * S + s) * A;
-            float *to_key = d_k + ((long)row * S + s) * A;
-            float grad = d_scores[(long)row * S + s];
+/* from d_scores (n, T, S): d_q (n, T, A) is set; d_k (n, S, A) and d_v (n, A), one row each, are added to */
+void tanh_scores_backward(int n, int T, int S, int A, const float *q, const float *k, const float *v,
+                          const uint8_t *mask, const float *d_scores, float *d_q, float *d_k, float *d_v) {
+#pragma omp parallel for schedule(static) if ((long)n * T * S * A >= PARALLEL_FROM)
+    for (int row = 0; row < n; row++)
+        for (int t = 0; t < T; t++) {
+            const float *query = q + ((long)row * T + t) * A;
+            float *to_query = d_q + ((long)row * T + t) * A, *to_score = d_v + (long)row * A;
+            memset(to_query, 0, sizeof(float) * A);
+            for (int s = 0; s < S; s++) {
+                float grad = d_scores[((long)row * T + t) * S + s];
+                if (!mask[(long)row * S + s] || grad == 0.0f) continue;
+                const float *key = k + ((long)row * S + s) * A;
+                float *to_key = d_k + ((long)row * S + s) * A;
 #pragma omp simd
-            for (int a = 0; a < A; a++) {
-                float t = squash(query[a] + key[a]);
-                float slope = grad * v[a] * (1.0f - t * t);
-                to_key[a] += slope;
-                to_query[a] += slope;
-                to_score[a] += grad * t;
+                for (int a = 0; a < A; a++) {
+                    float value = squash(query[a] + key[a]);
+                    float slope = grad * v[a] * (1.0f - value * value);
+                    to_key[a] += slope;
+                    to_query[a] += slope;
+                    to_score[a] += grad * value;
+                }
             }
         }
+}
+
+/* --- a matrix turned over -------------------------------------------------------------------------------------------
+ * Squares of 16 by 16 in registers, or number by number where there are no such registers; threads share the columns.
+ */
+#define SQUARE 16
+#define STRIP 64 /* columns of x that one thread takes at a time: whole lines of memory, read and written */
+
+static inline void turn(long rows, long columns, const float *x, long stride, float *out, long apart) {
+    for (long column = 0; column < columns; column++)
+        for (long row = 0; row < rows; row++) out[column * apart + row] = x[row * stride + column];
+}
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+
+static inline void turn_square(const float *x, long stride, float *out, long apart) {
+    __m512 a[SQUARE], b[SQUARE];
+    _Pragma("GCC unroll 16") for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_ps(x + r * stride);
+    _Pragma("GCC unroll 8") for (int r = 0; r < 16; r += 2) { /* pairs of rows */
+        b[r] = _mm512_unpacklo_ps(a[r], a[r + 1]);
+        b[r + 1] = _mm512_unpackhi_ps(a[r], a[r + 1]);
+    }
+    _Pragma("GCC unroll 4") for (int r = 0; r < 16; r += 4) { /* fours: a[r + c] has column c of each group of four */
+        a[r] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[r]), _mm512_castps_pd(b[r + 2])));
+        a[r + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[r]), _mm512_castps_pd(b[r + 2])));
+        a[r + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[r + 1]), _mm512_castps_pd(b[r + 3])));
+        a[r + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[r + 1]), _mm512_castps_pd(b[r + 3])));
+    }
+    _Pragma("GCC unroll 4") for (int c = 0; c < 4; c++) { /* the groups of four, which are quarters of a vector */
+        __m512 low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0x88), high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0x88);
+        __m512 low_odd = _mm512_shuffle_f32x4(a[c], a[c + 4], 0xdd);
+        __m512 high_odd = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0xdd);
+        _mm512_storeu_ps(out + c * apart, _mm512_shuffle_f32x4(low, high, 0x88));
+        _mm512_storeu_ps(out + (c + 8) * apart, _mm512_shuffle_f32x4(low, high, 0xdd));
+        _mm512_storeu_ps(out + (c + 4) * apart, _mm512_shuffle_f32x4(low_odd, high_odd, 0x88));
+        _mm512_storeu_ps(out + (c + 12) * apart, _mm512_shuffle_f32x4(low_odd, high_odd, 0xdd));
+    }
+}
+#else
+static inline void turn_square(const float *x, long stride, float *out, long apart) {
+    turn(SQUARE, SQUARE, x, stride, out, apart);
+}
+#endif
+
+/* x (n, m) -> out (m, n) */
+void transpose(long n, long m, const float *x, float *out) {
+#pragma omp parallel for schedule(static) if (n * m >= PARALLEL_FROM)
+    for (long first = 0; first < m; first += STRIP) {
+        long last = m - first < STRIP ? m : first + STRIP, whole = n / SQUARE * SQUARE;
+        for (long row = 0; row < whole; row += SQUARE)
+            for (long column = first; column < last; column += SQUARE) {
+                if (last - column >= SQUARE)
+                    turn_square(x + row * m + column, m, out + column * n + row, n);
+                else
+                    turn(SQUARE, last - column, x + row * m + column, m, out + column * n + row, n);
+            }
+        turn(n - whole, last - first, x + whole * m + first, m, out + first * n + whole, n);
     }
 }
 
@@ -164,7 +189,6 @@ void tanh_scores_backward(int n, int S, int A, const float *q, const float *k, c
 int has_lstm_layer(void);
 
 #ifdef __AVX512BF16__ /* a processor with AMX has it too */
-#include <immintrin.h>
 
 #define EDGE 16  /* rows and f32 columns of a tile; f32 numbers of a vector */
 #define DEPTH 32 /* bf16 columns of a tile; bf16 numbers of a vector */
@@ -179,20 +203,18 @@ static void *zeros(size_t bytes) {
 
 /* weights (K x N as w[k * row + n * column]) as tiles [N / 16][K / 32][16 pairs of k][16 n][2], zero where there are none */
 static uint16_t *tiled(const uint16_t *w, long K, long N, long row, long column) {
-    long depth = up(K, DEPTH), width = up(N, EDGE);
+    long depth = up(K, DEPTH), width = up(N, EDGE), across = width / EDGE, down = depth / DEPTH;
     uint16_t *packed = aligned_alloc(64, 2 * depth * width);
     if (!packed) return packed;
 #pragma omp parallel for schedule(static)
-    for (long tile = 0; tile < width / EDGE * (depth / DEPTH); tile++) {
-        long first_n = tile / (depth / DEPTH) * EDGE, first_k = tile % (depth / DEPTH) * DEPTH;
-        uint16_t *out = packed + tile * EDGE * DEPTH;
+    for (long tile = 0; tile < across * down; tile++) {
+        /* in the order of w's memory: neighbours share its lines */
+        long at_n = column == 1 ? tile % across : tile / down, at_k = column == 1 ? tile / across : tile % down;
+        long first_n = at_n * EDGE, first_k = at_k * DEPTH;
+        uint16_t *out = packed + (at_n * down + at_k) * EDGE * DEPTH;
         int whole = first_k + DEPTH <= K && first_n + EDGE <= N;
-        if (whole && row == 1) { /* pairs of k stand beside each other already: columns of 16 become rows */
-            __m512i every = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
-                                               _mm512_set1_epi32((int)column));
-            const uint16_t *from = w + first_k + first_n * column;
-            for (long pair = 0; pair < DEPTH / 2; pair++)
-                _mm512_store_si512(out + pair * DEPTH, _mm512_i32gather_epi32(every, from + 2 * pair, 2));
+        if (whole && row == 1 && column % 2 == 0) { /* pairs of k stand beside each other already: columns become rows */
+            turn_square((const float *)(w + first_k + first_n * column), column / 2, (float *)out, EDGE);
         } else if (whole && column == 1) { /* two rows become one */
             for (long pair = 0; pair < DEPTH / 2; pair++) {
                 const uint16_t *even = w + (first_k + 2 * pair) * row + first_n, *odd = even + row;
@@ -210,33 +232,31 @@ static uint16_t *tiled(const uint16_t *w, long K, long N, long row, long column)
     return packed;
 }
 
-/* A product that stays in registers: sums[column] (ROWS rows, `out` apart) = x (ROWS, K) times w[column] (K, 16). */
-#define VECTORS(ROWS, COLUMNS)                                                                                         \
-    static void vectors_##ROWS##_##COLUMNS(const uint16_t *x, long stride, const uint16_t *const *w, long blocks,      \
-                                           float *const *sums, long out) {                                             \
-        __m512 sum[ROWS][COLUMNS];                                                                                     \
-        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++)                                                        \
-            _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++) sum[r][c] = _mm512_setzero_ps();                 \
+/* A product that stays in registers: s0 and s1 (ROWS, 16), rows `out` apart = x (ROWS, K) times w0 and w1 (K, 16). */
+#define VECTORS(ROWS)                                                                                                  \
+    static void vectors_##ROWS(const uint16_t *x, long stride, const uint16_t *w0, const uint16_t *w1, long blocks,    \
+                               float *s0, float *s1, long out) {                                                       \
+        __m512 left[ROWS], right[ROWS];                                                                                \
+        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++) left[r] = right[r] = _mm512_setzero_ps();              \
         for (long pair = 0; pair < blocks * DEPTH / 2; pair++) {                                                       \
-            __m512bh weights[COLUMNS];                                                                                 \
-            _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++)                                                  \
-                weights[c] = (__m512bh)_mm512_load_si512(w[c] + pair * DEPTH);                                         \
+            __m512bh first = (__m512bh)_mm512_load_si512(w0 + pair * DEPTH);                                           \
+            __m512bh second = (__m512bh)_mm512_load_si512(w1 + pair * DEPTH);                                          \
             _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++) {                                                  \
                 int two;                                                                                               \
                 memcpy(&two, x + r * stride + 2 * pair, 4);                                                            \
                 __m512bh twos = (__m512bh)_mm512_set1_epi32(two);                                                      \
-                _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++)                                              \
-                    sum[r][c] = _mm512_dpbf16_ps(sum[r][c], weights[c], twos);                                         \
+                left[r] = _mm512_dpbf16_ps(left[r], first, twos);                                                      \
+                right[r] = _mm512_dpbf16_ps(right[r], second, twos);                                                   \
             }                                                                                                          \
         }                                                                                                              \
-        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++)                                                        \
-            _Pragma("GCC unroll 4") for (int c = 0; c < COLUMNS; c++) _mm512_store_ps(sums[c] + r * out, sum[r][c]);   \
+        _Pragma("GCC unroll 16") for (int r = 0; r < ROWS; r++) {                                                      \
+            _mm512_store_ps(s0 + r * out, left[r]);                                                                    \
+            _mm512_store_ps(s1 + r * out, right[r]);                                                                   \
+        }                                                                                                              \
     }
-VECTORS(6, 4)
-VECTORS(2, 4)
-VECTORS(12, 2)
-VECTORS(8, 2)
-VECTORS(4, 2)
+VECTORS(12)
+VECTORS(8)
+VECTORS(4)
 #undef VECTORS
 
 #ifdef __AMX_BF16__
@@ -304,63 +324,82 @@ static void tiles_end(const tiles *before) { (void)before; }
 #define four_tiles(...) ((void)0)
 #endif
 
-/* The sums of a unit's four gates, 16 columns each, for at most 32 rows of x; x and sums have room for 32. */
-static inline void gate_sums(const uint16_t *x, long stride, long rows, const uint16_t *const *w, long blocks,
-                             float (*sums)[2 * EDGE][EDGE]) {
+/* The sums s0 and s1 of two times 16 columns, for at most 32 rows of x, for which there is room. Two columns, not more:
+ * their weights stay in the first cache while the rows go by. */
+static inline void two_sums(const uint16_t *x, long stride, long rows, const uint16_t *w0, const uint16_t *w1,
+                            long blocks, float *s0, float *s1, long out) {
     if (has_tiles) {
-        for (int gate = 0; gate < 4; gate += 2)
-            four_tiles(x, stride, w[gate], w[gate + 1], blocks, sums[gate][0], sums[gate + 1][0], sums[gate][EDGE],
-                       sums[gate + 1][EDGE], EDGE);
+        four_tiles(x, stride, w0, w1, blocks, s0, s1, s0 + EDGE * out, s1 + EDGE * out, out);
         return;
     }
     for (long row = 0, now; row < rows; row += now) {
-        float *to[4] = {sums[0][row], sums[1][row], sums[2][row], sums[3][row]};
-        now = rows - row > 2 ? 6 : 2;
-        (now == 6 ? vectors_6_4 : vectors_2_4)(x + row * stride, stride, w, blocks, to, EDGE);
+        now = rows - row > 8 ? 12 : rows - row > 4 ? 8 : 4;
+        (now == 12 ? vectors_12 : now == 8 ? vectors_8 : vectors_4)(x + row * stride, stride, w0, w1, blocks,
+                                                                    s0 + row * out, s1 + row * out, out);
     }
 }
 
-/* The sums of two times 16 columns, for at most 32 rows of x; x and out (rows `width` apart) have room for 32. */
-static inline void state_sums(const uint16_t *x, long stride, long rows, const uint16_t *w0, const uint16_t *w1,
-                              long blocks, float *out, long width) {
-    if (has_tiles) {
-        four_tiles(x, stride, w0, w1, blocks, out, out + EDGE, out + EDGE * width, out + EDGE * width + EDGE, width);
-        return;
-    }
-    const uint16_t *w[2] = {w0, w1};
-    for (long row = 0, now; row < rows; row += now) {
-        float *to[2] = {out + row * width, out + row * width + EDGE};
-        now = rows - row > 8 ? 12 : rows - row > 4 ? 8 : 4;
-        (now == 12 ? vectors_12_2 : now == 8 ? vectors_8_2 : vectors_4_2)(x + row * stride, stride, w, blocks, to,
-                                                                          width);
-    }
+/* 16 bf16 numbers as f32 */
+static inline __m512 widen_edge(const uint16_t *from) {
+    __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)from));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
 }
 
 /* 16 numbers to the nearest bf16, in one instruction; `narrow` does the same, but for what is smaller than 1e-38 */
-static inline void narrow_edge(const float *from, uint16_t *to) {
-    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(from)));
+static inline void narrow_edge(__m512 from, uint16_t *to) {
+    _mm256_storeu_si256((__m256i *)to, (__m256i)_mm512_cvtneps_pbh(from));
 }
 
-/* The functions of one row's units, `width` from the first on; their sums are row r of the tiles of each gate. */
-static inline __attribute__((always_inline)) void lstm_units(long width, long H, float (*sums)[2 * EDGE][EDGE], long r,
-                                                             uint16_t *gate, const float *shift, const float *old,
-                                                             float *cell, uint16_t *output) {
-    float of[5][EDGE] __attribute__((aligned(64)));
-#pragma omp simd
-    for (long j = 0; j < width; j++) {
-        float i = of[0][j] = sigmoid(widen(gate[j]) + sums[0][r][j] + shift[j]);
-        float f = of[1][j] = sigmoid(widen(gate[H + j]) + sums[1][r][j] + shift[H + j]);
-        float g = of[2][j] = squash(widen(gate[2 * H + j]) + sums[2][r][j] + shift[2 * H + j]);
-        float o = of[3][j] = sigmoid(widen(gate[3 * H + j]) + sums[3][r][j] + shift[3 * H + j]);
-        float c = cell[j] = f * old[j] + i * g;
-        of[4][j] = o * squash(c);
+/* 1 / (1 + e^-x) of 16 numbers as `sigmoid`, but without a division: a reciprocal of 14 bits and a Newton step */
+static inline __m512 sigmoid_edge(__m512 x) {
+    x = _mm512_max_ps(_mm512_set1_ps(-87.0f), _mm512_min_ps(_mm512_set1_ps(87.0f), x)); /* NaN, second, stays NaN */
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(-1.44269504088896341f)), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), _mm512_sub_ps(_mm512_setzero_ps(), x));
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 p = _mm512_set1_ps(1.9875691500e-4f);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    __m512 one = _mm512_set1_ps(1.0f);
+    p = _mm512_add_ps(one, _mm512_fmadd_ps(_mm512_mul_ps(p, r), r, r));
+    __m512 below = _mm512_add_ps(one, _mm512_scalef_ps(p, n)), y = _mm512_rcp14_ps(below);
+    return _mm512_mul_ps(y, _mm512_fnmadd_ps(below, y, _mm512_set1_ps(2.0f)));
+}
+
+/* tanh of 16 numbers, as `squash` */
+static inline __m512 squash_edge(__m512 x) {
+    __m512 two = _mm512_set1_ps(2.0f);
+    return _mm512_fmsub_ps(two, sigmoid_edge(_mm512_mul_ps(two, x)), _mm512_set1_ps(1.0f));
+}
+
+/* The functions of one row's 16 units; their sums are row r of the tiles of each gate. */
+static inline void lstm_edge(long H, float (*sums)[2 * EDGE][EDGE], long r, uint16_t *gate, const float *shift,
+                             const float *old, float *cell, uint16_t *output) {
+    __m512 of[4];
+    _Pragma("GCC unroll 4") for (int part = 0; part < 4; part++) {
+        __m512 sum = _mm512_add_ps(_mm512_load_ps(sums[part][r]), _mm512_loadu_ps(shift + part * H));
+        sum = _mm512_add_ps(sum, widen_edge(gate + part * H));
+        of[part] = part == 2 ? squash_edge(sum) : sigmoid_edge(sum);
+        narrow_edge(of[part], gate + part * H);
     }
-    for (int part = 0; part < 5; part++) {
-        uint16_t *to = part < 4 ? gate + part * H : output;
-        if (width == EDGE)
-            narrow_edge(of[part], to);
-        else
-            for (long j = 0; j < width; j++) to[j] = narrow(of[part][j]);
+    __m512 c = _mm512_fmadd_ps(of[1], _mm512_loadu_ps(old), _mm512_mul_ps(of[0], of[2]));
+    _mm512_storeu_ps(cell, c);
+    narrow_edge(_mm512_mul_ps(of[3], squash_edge(c)), output);
+}
+
+/* The same for the last units, `width` of them. */
+static void lstm_rest(long width, long H, float (*sums)[2 * EDGE][EDGE], long r, uint16_t *gate, const float *shift,
+                      const float *old, float *cell, uint16_t *output) {
+    for (long j = 0; j < width; j++) {
+        float i = sigmoid(widen(gate[j]) + sums[0][r][j] + shift[j]);
+        float f = sigmoid(widen(gate[H + j]) + sums[1][r][j] + shift[H + j]);
+        float g = squash(widen(gate[2 * H + j]) + sums[2][r][j] + shift[2 * H + j]);
+        float o = sigmoid(widen(gate[3 * H + j]) + sums[3][r][j] + shift[3 * H + j]);
+        float c = cell[j] = f * old[j] + i * g;
+        gate[j] = narrow(i), gate[H + j] = narrow(f), gate[2 * H + j] = narrow(g), gate[3 * H + j] = narrow(o);
+        output[j] = narrow(o * squash(c));
     }
 }
 
@@ -390,20 +429,20 @@ int lstm_layer_forward(int steps, const int64_t *counts, int B, int H, uint16_t 
                 for (long unit = 0; unit < units; unit++) {
                     long first = unit * EDGE, width = H - first < EDGE ? H - first : EDGE;
                     long weights = unit * blocks * EDGE * DEPTH;
-                    const uint16_t *of_unit[4];
-                    for (int gate = 0; gate < 4; gate++) of_unit[gate] = packed[gate] + weights;
                     for (long row = 0; row < n; row += 2 * EDGE) {
                         long most = n - row < 2 * EDGE ? n - row : 2 * EDGE;
-                        gate_sums(from + row * depth, depth, most, of_unit, blocks, sums);
+                        for (int gate = 0; gate < 4; gate += 2)
+                            two_sums(from + row * depth, depth, most, packed[gate] + weights, packed[gate + 1] + weights,
+                                     blocks, sums[gate][0], sums[gate + 1][0], EDGE);
                         for (long r = 0; r < most; r++) {
                             long place = at + row + r, kept_row = row + r;
                             const float *old = before + kept_row * H + first, *shift = bias + first;
                             uint16_t *gate = a + place * 4 * H + first, *output = h + place * H + first;
                             float *cell = carried + place * H + first;
-                            if (width == EDGE) /* a known width makes one vector of it */
-                                lstm_units(EDGE, H, sums, r, gate, shift, old, cell, output);
+                            if (width == EDGE)
+                                lstm_edge(H, sums, r, gate, shift, old, cell, output);
                             else
-                                lstm_units(width, H, sums, r, gate, shift, old, cell, output);
+                                lstm_rest(width, H, sums, r, gate, shift, old, cell, output);
                             memcpy(to + kept_row * depth + first, output, 2 * width);
                             if (kept_row >= ends) memcpy(last + kept_row * H + first, cell, 4 * width);
                         }
@@ -469,8 +508,8 @@ int lstm_layer_backward(int steps, const int64_t *counts, int B, int H, const ui
                     const uint16_t *w1 = (unit + 1) * EDGE < up(H, EDGE) ? w0 + blocks * EDGE * DEPTH : none;
                     for (long row = 0; row < n; row += 2 * EDGE) {
                         long most = n - row < 2 * EDGE ? n - row : 2 * EDGE;
-                        state_sums(fed + row * depth, depth, most, w0, w1, blocks, state + row * width + unit * EDGE,
-                                   width);
+                        float *sums = state + row * width + unit * EDGE;
+                        two_sums(fed + row * depth, depth, most, w0, w1, blocks, sums, sums + EDGE, width);
                     }
                 }
             }
@@ -507,6 +546,47 @@ int has_lstm_layer(void) { return 0; }
 #define BOTH_MADE
 
 #else
+
+/* AdamW for n numbers, the gradient in this format; average may be null, and so may rounded: the new weights in bf16.
+ * steps: rate, beta1, beta2, 1 / (1 - beta1^t), 1 / (1 - beta2^t), decay of the average, factor of the gradient,
+ * what weight decay leaves of a weight */
+void NAME(adam)(long n, const NUMBER *grad, float *weights, float *first, float *second, float *average,
+                uint16_t *rounded, const float *steps) {
+    float rate = steps[0], beta1 = steps[1], beta2 = steps[2], up1 = steps[3], up2 = steps[4], decay = steps[5];
+    float factor = steps[6], left = steps[7];
+#pragma omp parallel for simd schedule(static) if (parallel : n >= PARALLEL_FROM)
+    for (long at = 0; at < n; at++) {
+        float g = GET(grad[at]) * factor;
+        float m = first[at] = g + beta1 * (first[at] - g);
+        float v = second[at] = g * g + beta2 * (second[at] - g * g);
+        float w = weights[at] = weights[at] * left - rate * (m * up1) / (sqrtf(v * up2) + 1e-8f);
+        if (average) average[at] = w + decay * (average[at] - w);
+        if (rounded) rounded[at] = narrow(w);
+    }
+}
+
+/* The sum of the squares of n numbers: by blocks, so that it does not depend on the number of threads. */
+double NAME(squares)(long n, const NUMBER *x) {
+    double total = 0.0, of_block[NORM_BLOCKS];
+    for (long first = 0; first < n; first += (long)NORM_BLOCK * NORM_BLOCKS) {
+        long left = n - first < (long)NORM_BLOCK * NORM_BLOCKS ? n - first : (long)NORM_BLOCK * NORM_BLOCKS;
+        int blocks = (int)((left + NORM_BLOCK - 1) / NORM_BLOCK);
+#pragma omp parallel for schedule(static) if (left >= 4 * NORM_BLOCK)
+        for (int block = 0; block < blocks; block++) {
+            const NUMBER *from = x + first + (long)block * NORM_BLOCK;
+            long most = left - (long)block * NORM_BLOCK < NORM_BLOCK ? left - (long)block * NORM_BLOCK : NORM_BLOCK;
+            double sum = 0.0;
+#pragma omp simd reduction(+ : sum)
+            for (long at = 0; at < most; at++) {
+                double value = GET(from[at]);
+                sum += value * value;
+            }
+            of_block[block] = sum;
+        }
+        for (int block = 0; block < blocks; block++) total += of_block[block];
+    }
+    return total;
+}
 
 /* a, b (n, 4H): what input and state bring, gates in the order i, f, g, o, to which bias (4H) is added;
  * c_before (n, H) -> gates, c, h (n, H). gates may be a itself. */
@@ -734,64 +814,6 @@ SUMS(2)
 SUMS(1)
 #undef SUMS
 
-/* --- a matrix turned over -------------------------------------------------------------------------------------------
- * Squares of 16 by 16 in registers, or number by number where there are no such registers; threads share the columns.
- */
-#define SQUARE 16
-#define STRIP 64 /* columns of x that one thread takes at a time: whole lines of memory, read and written */
-
-static inline void turn(long rows, long columns, const float *x, long stride, float *out, long apart) {
-    for (long column = 0; column < columns; column++)
-        for (long row = 0; row < rows; row++) out[column * apart + row] = x[row * stride + column];
-}
-
-#ifdef __AVX512F__
-#include <immintrin.h>
-
-static inline void turn_square(const float *x, long stride, float *out, long apart) {
-    __m512 a[SQUARE], b[SQUARE];
-    _Pragma("GCC unroll 16") for (int r = 0; r < 16; r++) a[r] = _mm512_loadu_ps(x + r * stride);
-    _Pragma("GCC unroll 8") for (int r = 0; r < 16; r += 2) { /* pairs of rows */
-        b[r] = _mm512_unpacklo_ps(a[r], a[r + 1]);
-        b[r + 1] = _mm512_unpackhi_ps(a[r], a[r + 1]);
-    }
-    _Pragma("GCC unroll 4") for (int r = 0; r < 16; r += 4) { /* fours: a[r + c] has column c of each group of four */
-        a[r] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[r]), _mm512_castps_pd(b[r + 2])));
-        a[r + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[r]), _mm512_castps_pd(b[r + 2])));
-        a[r + 2] = _mm512_castpd_ps(_mm512_unpacklo_pd(_mm512_castps_pd(b[r + 1]), _mm512_castps_pd(b[r + 3])));
-        a[r + 3] = _mm512_castpd_ps(_mm512_unpackhi_pd(_mm512_castps_pd(b[r + 1]), _mm512_castps_pd(b[r + 3])));
-    }
-    _Pragma("GCC unroll 4") for (int c = 0; c < 4; c++) { /* the groups of four, which are quarters of a vector */
-        __m512 low = _mm512_shuffle_f32x4(a[c], a[c + 4], 0x88), high = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0x88);
-        __m512 low_odd = _mm512_shuffle_f32x4(a[c], a[c + 4], 0xdd);
-        __m512 high_odd = _mm512_shuffle_f32x4(a[c + 8], a[c + 12], 0xdd);
-        _mm512_storeu_ps(out + c * apart, _mm512_shuffle_f32x4(low, high, 0x88));
-        _mm512_storeu_ps(out + (c + 8) * apart, _mm512_shuffle_f32x4(low, high, 0xdd));
-        _mm512_storeu_ps(out + (c + 4) * apart, _mm512_shuffle_f32x4(low_odd, high_odd, 0x88));
-        _mm512_storeu_ps(out + (c + 12) * apart, _mm512_shuffle_f32x4(low_odd, high_odd, 0xdd));
-    }
-}
-#else
-static inline void turn_square(const float *x, long stride, float *out, long apart) {
-    turn(SQUARE, SQUARE, x, stride, out, apart);
-}
-#endif
-
-/* x (n, m) -> out (m, n) */
-void transpose(long n, long m, const float *x, float *out) {
-#pragma omp parallel for schedule(static) if (n * m >= PARALLEL_FROM)
-    for (long first = 0; first < m; first += STRIP) {
-        long last = m - first < STRIP ? m : first + STRIP, whole = n / SQUARE * SQUARE;
-        for (long row = 0; row < whole; row += SQUARE)
-            for (long column = first; column < last; column += SQUARE) {
-                if (last - column >= SQUARE)
-                    turn_square(x + row * m + column, m, out + column * n + row, n);
-                else
-                    turn(SQUARE, last - column, x + row * m + column, m, out + column * n + row, n);
-            }
-        turn(n - whole, last - first, x + whole * m + first, m, out + first * n + whole, n);
-    }
-}
 
 /* how many numbers `lay_out` writes */
 long laid_out_size(long K, long N) { return (N + COLUMNS - 1) / COLUMNS * COLUMNS * K; }

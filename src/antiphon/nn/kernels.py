@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -196,30 +196,32 @@ def _has_layer(cell: Cell, number: Tensor) -> bool:
 
 
 def tanh_scores(q: Tensor, keys: Tensor, score: Tensor, mask: Tensor) -> Tensor:
-    """score · tanh(q + k), 0 where the mask is False: q (n, A), keys (n, S, A), score (A,), mask (n, S) → (n, S)."""
-    library, (rows, positions, width) = _library(), keys.shape
+    """score · tanh(q + k), or 0 if masked: q (n, T, A), keys (n, S, A), score (A,), mask (n, S) → (n, T, S)."""
+    library, (rows, positions, width), queries = _library(), keys.shape, q.shape[1]
     if library is None:
-        return (torch.tanh(keys + q.unsqueeze(1)) @ score).masked_fill_(~mask, 0.0)
-    out = torch.empty(rows, positions)
-    library.tanh_scores(rows, positions, width, *map(_at, (q, keys, score, mask, out)))
+        tanh = torch.tanh(keys.unsqueeze(1) + q.unsqueeze(2))
+        return (tanh @ score).masked_fill_(~mask.unsqueeze(1), 0.0)
+    out = torch.empty(rows, queries, positions)
+    library.tanh_scores(rows, queries, positions, width, *map(_at, (q, keys, score, mask, out)))
     return out
 
 
 def tanh_scores_backward(
     q: Tensor, keys: Tensor, score: Tensor, mask: Tensor, d_scores: Tensor, d_keys: Tensor, d_score: Tensor
 ) -> Tensor:
-    """The gradient of `tanh_scores`, from d_scores (n, S): that of q is returned (n, A); d_keys (n, S, A) and
+    """The gradient of `tanh_scores`, from d_scores (n, T, S): that of q is returned (n, T, A); d_keys (n, S, A) and
     d_score (n, A), whose sum over rows is the score's, are added to."""
-    library, (rows, positions, width) = _library(), keys.shape
+    library, (rows, positions, width), queries = _library(), keys.shape, q.shape[1]
     if library is None:
-        tanh, grad = torch.tanh(keys + q.unsqueeze(1)), d_scores.masked_fill(~mask, 0.0).unsqueeze(2)
-        d_score += (grad * tanh).sum(1)
+        tanh = torch.tanh(keys.unsqueeze(1) + q.unsqueeze(2))
+        grad = d_scores.masked_fill(~mask.unsqueeze(1), 0.0).unsqueeze(3)
+        d_score += (grad * tanh).sum((1, 2))
         slope = grad * score * (1 - tanh * tanh)
-        d_keys += slope
-        return slope.sum(1)
-    d_q, d_scores = torch.empty(rows, width), d_scores.contiguous()
+        d_keys += slope.sum(1)
+        return slope.sum(2)
+    d_q, d_scores = torch.empty(rows, queries, width), d_scores.contiguous()
     library.tanh_scores_backward(
-        rows, positions, width, *map(_at, (q, keys, score, mask, d_scores, d_q, d_keys, d_score))
+        rows, queries, positions, width, *map(_at, (q, keys, score, mask, d_scores, d_q, d_keys, d_score))
     )
     return d_q
 
@@ -275,11 +277,11 @@ def cross_entropy(
 
 
 def norm(tensors: list[Tensor]) -> float:
-    """The Euclidean norm of all numbers of these f32 tensors together."""
+    """The Euclidean norm of all numbers of these tensors, f32 or bf16, together."""
     library = _library()
     if library is None or not all(tensor.is_contiguous() for tensor in tensors):
-        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors))))
-    return math.sqrt(sum(library.squares(tensor.numel(), _at(tensor)) for tensor in tensors))
+        return float(torch.linalg.vector_norm(torch.stack(torch._foreach_norm([t.float() for t in tensors]))))
+    return math.sqrt(sum(_of(library, "squares", tensor)(tensor.numel(), _at(tensor)) for tensor in tensors))
 
 
 def adam(
@@ -293,14 +295,16 @@ def adam(
     weight_decay: float,
     update: int,
     average: tuple[Tensor, float] | None,
+    rounded: Tensor | None = None,
 ) -> None:
-    """AdamW (Loshchilov & Hutter 2019) in place, and a moving average of the weights, in one pass over memory.
+    """AdamW (Loshchilov & Hutter 2019) in place, and what follows from the new weights, in one pass over memory.
 
     Args:
-        grad: any shape, f32; multiplied by ``factor``, which clips it.
-        weights: like it. moments: the first and the second, like it.
+        grad: any shape, f32 or bf16; multiplied by ``factor``, which clips it.
+        weights: like it, f32. moments: the first and the second, likewise.
         rate, betas, weight_decay: as in the paper. update: t, from 1.
         average: the moving average of the weights, like them, and its decay. None: there is none.
+        rounded: like the weights, bf16; becomes what they are. None: it is not wanted.
     """
     library, (first, second), (beta1, beta2) = _library(), moments, betas
     means, decay = average or (None, 0.0)
@@ -308,10 +312,10 @@ def adam(
         ups = 1 / (1 - beta1**update), 1 / (1 - beta2**update)
         steps = torch.tensor((rate, beta1, beta2, *ups, decay, factor, 1 - rate * weight_decay))
         fixed = map(_at, (grad, weights, first, second))
-        library.adam(grad.numel(), *fixed, None if means is None else _at(means), _at(steps))
+        follows = (None if part is None else _at(part) for part in (means, rounded))
+        _of(library, "adam", grad)(grad.numel(), *fixed, *follows, _at(steps))
         return
-    if factor != 1:
-        grad = grad * factor
+    grad = grad.float() * factor
     torch._fused_adamw_(
         [weights],
         [grad],
@@ -329,6 +333,8 @@ def adam(
     )
     if means is not None:
         means.lerp_(weights, 1 - decay)
+    if rounded is not None:
+        rounded.copy_(weights)
 
 
 def adam_rows(
@@ -457,7 +463,7 @@ def _at(tensor: Tensor) -> int:
     return tensor.data_ptr()
 
 
-def _of(library: ctypes.CDLL, name: str, number: Tensor) -> Callable[..., None]:
+def _of(library: ctypes.CDLL, name: str, number: Tensor) -> Callable[..., Any]:
     return getattr(library, name + ("_bf16" if number.dtype == torch.bfloat16 else "_f32"))
 
 
@@ -476,12 +482,12 @@ _ARGUMENTS = {
     "lay_out": "llllpp",
     "laid_out_product": "lllppp",
     "transpose": "llpp",
-    "adam": "lpppppp",
+    "adam": "lppppppp",
     "adam_rows": "nnppppppppp",
-    "tanh_scores": "nnnppppp",
-    "tanh_scores_backward": "nnnpppppppp",
+    "tanh_scores": "nnnnppppp",
+    "tanh_scores_backward": "nnnnpppppppp",
 }
-_OF_ONE_FORMAT = "adam", "tanh", "lay_out", "laid_out", "layer", "lstm_layer", "transpose"
+_OF_ONE_FORMAT = "adam_rows", "tanh", "lay_out", "laid_out", "layer", "lstm_layer", "transpose"
 """How the names of kernels begin that are there once, not for each number format."""
 _TYPES = {"n": ctypes.c_int, "l": ctypes.c_long, "p": ctypes.c_void_p, "f": ctypes.c_float}
 
@@ -518,7 +524,8 @@ def _built() -> ctypes.CDLL | str:
             function = getattr(library, name + number, None)
             if function is not None:
                 function.argtypes, function.restype = [_TYPES[letter] for letter in arguments], ctypes.c_int
-    library.squares.argtypes, library.squares.restype = [ctypes.c_long, ctypes.c_void_p], ctypes.c_double
+    for squares in (library.squares_f32, library.squares_bf16):
+        squares.argtypes, squares.restype = [ctypes.c_long, ctypes.c_void_p], ctypes.c_double
     library.laid_out_size.argtypes, library.laid_out_size.restype = [ctypes.c_long] * 2, ctypes.c_long
     library.has_lstm = bool(library.has_lstm_layer())  # type: ignore[attr-defined]
     return library

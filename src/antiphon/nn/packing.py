@@ -93,9 +93,9 @@ class Packing:
         return _Reorder.apply(x, order, self.real)
 
     def _filled(self, index: np.ndarray) -> Tensor:
-        filled = torch.zeros(self.size, dtype=torch.int64)
-        filled[: self.real] = torch.from_numpy(index)
-        return filled
+        filled = np.zeros(self.size, dtype=np.int64)
+        filled[: self.real] = index
+        return torch.from_numpy(filled)
 
 
 class _Pack(torch.autograd.Function):
@@ -122,7 +122,7 @@ class _Unpack(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (order,) = ctx.saved_tensors
         packed = grad.index_select(0, order)
-        packed[ctx.real :] = 0
+        packed[ctx.real :].zero_()
         return packed, None, None, None
 
 
@@ -137,5 +137,5 @@ class _Reorder(torch.autograd.Function):
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         (order,) = ctx.saved_tensors
         back = grad.index_select(0, order)
-        back[ctx.real :] = 0
+        back[ctx.real :].zero_()
         return back, None, None

@@ -36,14 +36,54 @@ def column_sums(x: Tensor) -> Tensor:
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """x (..., I), weight (O, I), bias (O,) → (..., O); differentiable, as PyTorch's."""
-    if product_format() != torch.float32 or not onednn_leads():
+    """x (..., I), weight (O, I), bias (O,) → (..., O) in autocast's format; differentiable, as PyTorch's."""
+    number = product_format()
+    if number == torch.float32 and not onednn_leads():
         return F.linear(x, weight, bias)
-    return _Linear.apply(x.flatten(0, -2), weight, bias).unflatten(0, x.shape[:-1])
+    return _Linear.apply(x.flatten(0, -2), weight, bias, number).unflatten(0, x.shape[:-1])
+
+
+def multiplies(weight: Tensor) -> None:
+    """Makes a matrix one that products in bf16 are made with: what would be rounded or widened at every update is kept.
+
+    Its gradient stays in the format of the product that it is (PyTorch before 2.10 widens it), and the optimizer may
+    leave its bf16 numbers beside it, `leave_rounded`: half as many bytes are written and read.
+    """
+    weight.grad_dtype = None
+    setattr(weight, _ROUNDED, None)
+
+
+def used(weight: Tensor, number: torch.dtype) -> Tensor:
+    """A weight in the format of products, without its history."""
+    version, rounded = getattr(weight, _ROUNDED, None) or (-1, None)
+    if rounded is not None and number == torch.bfloat16 and version == weight._version:
+        return rounded
+    return weight.detach().to(number)
+
+
+def room_to_round(weight: Tensor) -> Tensor | None:
+    """Where the bf16 numbers of a weight belong that is about to change; None if nobody will ask for them."""
+    if not hasattr(weight, _ROUNDED):
+        return None
+    left: tuple[int, Tensor] | None = getattr(weight, _ROUNDED)
+    return torch.empty_like(weight, dtype=torch.bfloat16) if left is None else left[1]
+
+
+def leave_rounded(weight: Tensor, rounded: Tensor) -> None:
+    """Says that these are a weight's bf16 numbers, until one of PyTorch's operations changes it."""
+    setattr(weight, _ROUNDED, (weight._version, rounded))
+
+
+_ROUNDED = "antiphon_rounded"
+"""Name of a weight's attribute: its version, PyTorch's count of changes, and its bf16 numbers then."""
 
 
 class Linear(nn.Linear):
     """PyTorch's layer with this module's product."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(inputs, outputs, bias)
+        multiplies(self.weight)
 
     def forward(self, input: Tensor) -> Tensor:  # the base class's name
         """input (..., I) → (..., O)."""
@@ -52,16 +92,19 @@ class Linear(nn.Linear):
 
 class _Linear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # type: ignore[override]
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, number: torch.dtype) -> Tensor:  # type: ignore[override]
+        ctx.dtype, x, weight = x.dtype, x.to(number), used(weight, number)
         ctx.save_for_backward(x, weight)
+        if bias is not None and number != torch.float32:
+            return torch.addmm(bias.to(number), x, weight.t())
         out = product(x, weight.t())
         return out if bias is None else out.add_(bias)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
         x, weight = ctx.saved_tensors
-        d_x = product(grad, weight) if ctx.needs_input_grad[0] else None
-        return d_x, product(grad.t(), x), grad.sum(0) if ctx.needs_input_grad[2] else None
+        d_x = product(grad, weight).to(ctx.dtype) if ctx.needs_input_grad[0] else None
+        return d_x, product(grad.t(), x), column_sums(grad) if ctx.needs_input_grad[2] else None, None
 
 
 class LoopProduct:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from antiphon.nn.deferred import LoopLinear
 from antiphon.nn.kernels import Cell, cell_backward, cell_bias, cell_forward, layer_backward, layer_forward
 from antiphon.nn.packing import Packing
-from antiphon.nn.products import LoopProduct, column_sums, product, product_format
+from antiphon.nn.products import LoopProduct, column_sums, multiplies, product, product_format, used
 from antiphon.nn.state import LayerState
 
 
@@ -37,6 +37,8 @@ class RecurrentLayer(nn.Module):
                 nn.init.xavier_uniform_(weight.data)
             else:
                 nn.init.zeros_(weight.data)
+            if weight.dim() > 1:
+                multiplies(weight)
         if cell == "lstm":  # a forget gate that starts open (Jozefowicz et al. 2015)
             self.rnn.get_parameter("bias_ih_l0").data[hidden : 2 * hidden] = 1.0
 
@@ -119,15 +121,15 @@ class _Sequence(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         number, hidden, size = product_format(), h0.shape[1], packing.size
         c0 = c0.float().contiguous()
-        x_used, w_used, first = x.to(number), w_input.to(number), h0.to(number).contiguous()
+        x_used, w_used, first = x.to(number), used(w_input, number), h0.to(number).contiguous()
         bias = cell_bias(cell, b_input, b_state)
         a = product(x_used, w_used.t())
         gates = a if cell == "lstm" else a.new_empty(size, 4 * hidden)
         h = a.new_empty(size, hidden)
-        h[packing.real :] = 0
+        h[packing.real :].zero_()
         carried = torch.empty(size, hidden)
         last = c0.clone()
-        w_loop = w_state.to(number)
+        w_loop = used(w_state, number)
         if not layer_forward(cell, packing.alive, a, w_loop, bias, first, c0, gates, carried, h, last):
             _loop_forward(cell, packing, a, w_loop, bias, first, c0, gates, carried, h, last)
         ctx.save_for_backward(x_used, w_used, w_loop, gates, h, carried, first, c0)  # weights are not cast twice
@@ -142,21 +144,21 @@ class _Sequence(torch.autograd.Function):
         d_carried = d_last.float().clone()
         width = len(w_loop)
         d_a = gates.new_empty(packing.size, width)
-        d_a[packing.real :] = 0
+        d_a[packing.real :].zero_()
         d_b = d_a
         if cell == "gru":
             d_b = torch.empty_like(d_a)
-            d_b[packing.real :] = 0
+            d_b[packing.real :].zero_()
         d_h0 = torch.empty_like(d_carried)
         if not layer_backward(cell, packing.alive, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0):
             _loop_backward(cell, packing, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0)
         d_x = product(d_a, w_input).to(ctx.dtype) if ctx.needs_input_grad[0] else None
-        d_w_input = product(d_a.t(), x).float()
+        d_w_input = product(d_a.t(), x)
         h_before = h.new_zeros(h.shape)
         rows = packing.counts[0]
         h_before[:rows] = first[:rows]
         torch.index_select(h, 0, packing.earlier(), out=h_before[rows : packing.real])
-        d_w_state = product(d_b.t(), h_before).float()
+        d_w_state = product(d_b.t(), h_before)
         d_bias = column_sums(d_a)
         d_bias_state = d_bias if cell == "lstm" else column_sums(d_b)
         d_c0 = d_carried

@@ -83,7 +83,7 @@ class _FullLoss(torch.autograd.Function):
             logits[:count].scatter_add_(1, targets[:count].unsqueeze(1), missed.to(logits.dtype))
         if together is not None:
             logits[:count] += together.mul_(consistency / 2)
-        logits[count:] = 0
+        logits[count:].zero_()
         ctx.save_for_backward(logits, x, w)
         ctx.dtype, ctx.weight = features.dtype, weight
         total = nats.sum()
@@ -233,7 +233,7 @@ class _SampledLoss(torch.autograd.Function):
         shift = torch.cat((shift[len(targets) :], shift.new_zeros(1)))
         own = torch.full((count,), n)
         nats, smoothed = cross_entropy(products[:count], shift, own, smoothing, gradient=True)
-        products[count:] = 0
+        products[count:].zero_()
         ctx.save_for_backward(products, features, x, of_targets, of_samples, rows)
         ctx.tables, ctx.count, ctx.sparse = (weight, bias), count, sparse
         total = nats.sum()

@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 
 from antiphon.errors import AntiphonError, LinkError, UsageError
 
@@ -83,6 +84,7 @@ class Peers:
             with self._linked():
                 for parameter in parameters:
                     dist.broadcast(parameter.detach(), 0, group=self._group)
+                    increment_version(parameter)  # what was derived from the old values is out of date
 
     def meet(self) -> None:
         """Waits until all are here."""

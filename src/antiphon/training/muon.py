@@ -50,7 +50,7 @@ class Muon:
     def step(self, rate: float, gradients: Mapping[str, Tensor]) -> None:
         """One update from gradients by name; what has none stays."""
         moving = {name: self._parameters[name] for name in gradients}
-        means, grads = [self.means[name] for name in moving], list(gradients.values())
+        means, grads = [self.means[name] for name in moving], [grad.float() for grad in gradients.values()]
         torch._foreach_lerp_(means, grads, 1 - MOMENTUM)
         ahead = dict(zip(moving, torch._foreach_lerp(grads, means, MOMENTUM), strict=True))  # Nesterov's
         if self._decay:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from antiphon.config import TrainConfig
 from antiphon.nn.kernels import adam, adam_rows, norm
+from antiphon.nn.products import leave_rounded, room_to_round
 from antiphon.training.muon import Muon
 from antiphon.training.precision import choose_precision
 
@@ -50,12 +51,13 @@ class Optimizer:
         self._average = {name: p.detach().clone() for name, p in named.items()} if config.average else {}
         self._decay_sum = 0.0  # Σ log decay so far
         self._caught_up = {name: torch.zeros(p.shape[0]) for name, p in self._sparse.items() if config.average}
+        self._rounds = choose_precision(config.precision) == "bf16"
         self._muon: Muon | None = None
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
         left = self._dense
         if config.optimizer == "muon":
             blocks = hidden or {}
-            number = torch.bfloat16 if choose_precision(config.precision) == "bf16" else torch.float32
+            number = torch.bfloat16 if self._rounds else torch.float32
             self._muon = Muon({n: left[n] for n in blocks}, blocks, number=number, decay=config.weight_decay)
             left = {name: p for name, p in left.items() if name not in blocks}
         if config.optimizer != "sgd":
@@ -97,6 +99,7 @@ class Optimizer:
         for name, p in self._dense.items():
             grad, average = grads.get(name), (self._average[name], decay) if self._average else None
             if grad is not None and name in self._moments:
+                rounded = room_to_round(p) if self._rounds else None
                 adam(
                     grad,
                     p.data,
@@ -107,7 +110,10 @@ class Optimizer:
                     weight_decay=self._config.weight_decay if p.dim() > 1 else 0.0,
                     update=self.updates,
                     average=average,
+                    rounded=rounded,
                 )
+                if rounded is not None:
+                    leave_rounded(p, rounded)
                 continue
             if grad is not None and self._muon is None:
                 p.data.add_(grad, alpha=-rate * factor)

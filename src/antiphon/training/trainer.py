@@ -29,7 +29,7 @@ from antiphon.training.card import write_card
 from antiphon.training.checkpoint import Origin, Position
 from antiphon.training.distributed import Peers, joined
 from antiphon.training.loss import batch_loss, optimizer_for, sampler_for, samples
-from antiphon.training.memory import Heap, give_back, keep, resident
+from antiphon.training.memory import Heap, give_back, keep, passed_over, resident
 from antiphon.training.opening import Overrides, begin_again, begin_anew, knobs_again, refuse_taken, write_config
 from antiphon.training.precision import Precision, choose_precision
 from antiphon.training.preparation import Prepared, follow, prepare, reopen
@@ -244,7 +244,8 @@ class _Trainer:
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
         try:
-            return self._ran()
+            with passed_over():
+                return self._ran()
         except LinkError:
             if self._peers.leads:  # an update that failed changed nothing: what was done before it is kept
                 self._position.seconds = self._seconds()
@@ -559,10 +560,9 @@ class _Trainer:
     def _progress(self, loss: float, tokens_per_second: float) -> Progress:
         position, train, seconds = self._position, self._config.train, self._seconds()
         share = self._budget_share()
-        used = seconds - self._seconds_before
         left = None
-        if share is not None:
-            left = 60 * train.minutes - seconds if train.minutes else used / max(share, 1e-9) * (1 - share)
+        if share is not None:  # of what all sittings took, since the share is of all
+            left = 60 * train.minutes - seconds if train.minutes else seconds / max(share, 1e-9) * (1 - share)
         return Progress(
             update=position.update,
             epoch=self._epochs(),
