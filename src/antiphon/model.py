@@ -135,13 +135,15 @@ class Model:
             else:
                 found = beam(self.engine, src, src_len, config, limits)
             if config.mmi:
-                ranked = rerank(self.engine, found, config)
-                found = [self._fluent_first(of_source, config) for of_source in ranked]
+                found = rerank(self.engine, found, config)
             answers = []
             for row, hypotheses in zip(rows.tolist(), found, strict=True):
+                told = [(self.target_tokenizer.decode(one.ids), one) for one in hypotheses]
+                if config.mmi:
+                    told = _fluent_first(told, config)
                 if nbest > 1 and not config.sample:  # a draw may be drawn twice
-                    hypotheses = self._distinct(hypotheses)
-                first, *others = (self._prediction(sources[row], hypothesis) for hypothesis in hypotheses[:nbest])
+                    told = _distinct(told)
+                first, *others = (self._prediction(sources[row], one, text) for text, one in told[:nbest])
                 answers.append((row, replace(first, alternatives=others)))
             return answers
 
@@ -252,11 +254,11 @@ class Model:
             return np.full(len(src_len), config.max_length, dtype=np.int64)
         return np.maximum(self.max_target, 3 * src_len)
 
-    def _prediction(self, source: _Source, hypothesis: Hypothesis) -> Prediction:
+    def _prediction(self, source: _Source, hypothesis: Hypothesis, text: str) -> Prediction:
         ids = [*hypothesis.ids, EOS] if hypothesis.finished else hypothesis.ids
         tokens, looks = self._spelt(ids, hypothesis.attention)
         return Prediction(
-            text=self.target_tokenizer.decode(hypothesis.ids),
+            text=text,
             score=hypothesis.score,
             tokens=tokens,
             source_tokens=self._written(source),
@@ -269,21 +271,6 @@ class Model:
         real = [place for place, token in enumerate(ids) if token != self.target_tokenizer.next_id]
         tokens = [END if ids[place] == EOS else self.target_tokenizer.tokens([ids[place]])[0] for place in real]
         return tokens, self._unturned(looks[real])
-
-    def _fluent_first(self, ranked: list[Hypothesis], config: SearchConfig) -> list[Hypothesis]:
-        """With ``no_repeat_ngram`` 3 what says four words twice comes last: the search's own rule is for three tokens,
-        and two tokens may be four words ("I don't")."""
-        if not config.no_repeat_ngram or len(ranked) < 2:
-            return ranked
-        n = config.no_repeat_ngram + 1
-        return sorted(ranked, key=lambda h: repeats([self.target_tokenizer.decode(h.ids)], n))
-
-    def _distinct(self, ranked: list[Hypothesis]) -> list[Hypothesis]:
-        """Each text once: its best."""
-        by_text: dict[str, Hypothesis] = {}
-        for one in ranked:
-            by_text.setdefault(self.target_tokenizer.decode(one.ids), one)
-        return list(by_text.values())
 
     def _written(self, source: _Source) -> list[str]:
         return [*self.source_tokenizer.tokens(source.ids), END]
@@ -400,6 +387,21 @@ def _batches(lengths: np.ndarray, positions: int, rows: int) -> Iterator[np.ndar
         stop = start + max(1, min(rows, positions // int(lengths[order[start]])))
         yield order[start:stop]
         start = stop
+
+
+def _fluent_first(told: list[tuple[str, Hypothesis]], config: SearchConfig) -> list[tuple[str, Hypothesis]]:
+    """With ``no_repeat_ngram`` 3 what says four words twice comes last: the search's own rule is for three tokens,
+    and two tokens may be four words ("I don't")."""
+    n = config.no_repeat_ngram
+    return sorted(told, key=lambda one: repeats([one[0]], n + 1)) if n else told
+
+
+def _distinct(told: list[tuple[str, Hypothesis]]) -> list[tuple[str, Hypothesis]]:
+    """Each text once: its best."""
+    by_text: dict[str, Hypothesis] = {}
+    for text, one in told:
+        by_text.setdefault(text, one)
+    return list(by_text.items())
 
 
 def _common(one: str, other: str) -> int:
