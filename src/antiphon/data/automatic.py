@@ -50,7 +50,9 @@ FILLED = 0.85
 PIECES = 1.3
 """Subwords a word, about."""
 SAMPLED_UNTIL = 0.8
-"""Share of the budget in which subwords are learnt from sampled ones: half of an update's products would be theirs."""
+"""Most of the budget in which subwords are learnt from sampled ones: half of an update's products would be theirs."""
+SAMPLED_PASSES = 25
+"""Passes after which sampled ones teach nothing more."""
 ALIGNED = 0.7
 """Of the nats that targets cost by how common their tokens are, the share that an alignment with the sources may cost
 where both run in one direction (pronunciations cost 0.17 to 0.44, dates and amounts 0.91 to 0.93)."""
@@ -189,7 +191,7 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
         "train": {
             "label_smoothing": 0.0,
             "batch_tokens": 3000,
-            "sampled_until": SAMPLED_UNTIL,
+            "sampled_until": _sampled_until(passes),
             **_pace(passes, updates),
         },
         "search": {
@@ -276,7 +278,7 @@ def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget:
     knobs: Tree = {
         "data": {"tokenizer": "bpe", "vocabulary": 4000 if pairs < 10_000 else 6000},
         "model": {**_sized(256 if pairs < 50_000 else 384), "dropout": _dropout(passes, pairs, 0.3)},
-        "train": {"batch_tokens": 1200, "sampled_until": SAMPLED_UNTIL, **_pace(passes, updates)},
+        "train": {"batch_tokens": 1200, "sampled_until": _sampled_until(passes), **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 1.0},
     }
     return Choice(knobs, "sentences: subwords")
@@ -316,6 +318,11 @@ def _pace(passes: float, updates: float, *, rate: float = 3e-3, quick: float = 2
         # a validation an epoch, or a hundred updates: the rate needs its time to fall before a run gives up
         "patience": max(6, round(min(passes, updates / 100) / 3)),
     }
+
+
+def _sampled_until(passes: float) -> float:
+    """Share of so many passes in which subwords are learnt from sampled ones."""
+    return round(min(SAMPLED_UNTIL, SAMPLED_PASSES / passes), 2)
 
 
 def _dropout(passes: float, pairs: int, most: float) -> float:
