@@ -172,6 +172,13 @@ def test_a_preset_is_what_auto_chooses_for_data_of_its_kind(name, count, pair):
         assert getattr(preset.train, knob) == getattr(chosen.train, knob)
 
 
+@pytest.mark.parametrize(("epochs", "share"), [(1, 0.8), (20, 0.8), (50, 0.5), (500, 0.05)])
+def test_auto_learns_from_sampled_words_for_so_many_passes_and_then_from_all(epochs, share):
+    sentences = [Pair(" ".join(["the", "dog"] * 5), " ".join(["der", "hund"] * 5) + f" {n}") for n in range(100)]
+    chosen, _ = settle(Repeated(sentences, 290), None, {"train": {"epochs": epochs}})
+    assert chosen.train.sampled_until == share
+
+
 def test_an_unknown_preset_names_the_nearest(tmp_path):
     with pytest.raises(UsageError, match='did you mean "dates"'):
         load_config("datse")
