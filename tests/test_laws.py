@@ -335,6 +335,10 @@ def test_the_c_kernels_equal_pytorchs_operations(number, monkeypatch):
             keys = torch.randn(rows, 4, width).to(number)
             found += [kernels.compare(torch.randn(width, 1, rows).to(number).transpose(0, 2), keys)]  # a view
             found += [kernels.read(torch.rand(rows, 1, 4).to(number), keys)]
+            found += [
+                kernels.column_sums(keys.flatten(0, 1)),
+                kernels.take_rows(keys[:, 0], torch.tensor([3, -1, 0, 3])),
+            ]
         many = [torch.randn(70_000), torch.randn(3, 5).to(number)]
         return [*found, torch.tensor(kernels.norm(many)) / 300]
 

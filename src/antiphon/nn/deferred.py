@@ -18,8 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from antiphon.nn.kernels import compare, read, tanh_scores, tanh_scores_backward
-from antiphon.nn.products import LoopProduct, column_sums, product, product_format, used
+from antiphon.nn.kernels import column_sums, compare, read, tanh_scores, tanh_scores_backward
+from antiphon.nn.products import LoopProduct, product, product_format, used
 
 
 class Shared:

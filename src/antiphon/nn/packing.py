@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from antiphon.nn.kernels import take_rows
+
 GRAIN = 32
 """The number of positions is rounded up to a multiple of this: products over them have few shapes, and small batches
 little padding."""
@@ -53,6 +55,7 @@ class Packing:
         """(P,) the row of each packed position."""
         self.order = self._filled(row * width + step)
         """(P,) the place of each packed position in the flattened rectangle."""
+        self._places: tuple[Tensor, Tensor] | None = None
         ranks = np.empty_like(ranked)
         ranks[ranked] = np.arange(len(ranked))
         self._ranks = torch.from_numpy(ranks)
@@ -60,8 +63,8 @@ class Packing:
         """(B,) the packed position of each row's last real one; 0 for a row without any."""
 
     def reversal(self) -> Tensor:
-        """(P,) an index, its own inverse, that reverses each row within its length."""
-        return self._filled(self._starts[self._length - 1 - self._step] + self._rank)
+        """(P,) an index, its own inverse, that reverses each row within its length; −1 behind the real positions."""
+        return self._filled(self._starts[self._length - 1 - self._step] + self._rank, -1)
 
     def earlier(self) -> Tensor:
         """(real − rows at step 0,) the packed position one step before, of each position from step 1 on."""
@@ -82,60 +85,41 @@ class Packing:
 
     def pack(self, x: Tensor) -> Tensor:
         """(B, T, ...) → (P, ...)."""
-        return _Pack.apply(x.flatten(0, 1), self.order, self.real).view(self.size, *x.shape[2:])
+        flat = x.flatten(0, 1).flatten(1)
+        return _Moved.apply(flat, *reversed(self._moves())).view(self.size, *x.shape[2:])
 
     def unpack(self, x: Tensor) -> Tensor:
         """(P, D) → (B, T, D), zero at padding."""
-        return _Unpack.apply(x, self.order, self.real, self.rows * self.width).view(self.rows, self.width, x.shape[1])
+        return _Moved.apply(x, *self._moves()).view(self.rows, self.width, x.shape[1])
 
     def reorder(self, x: Tensor, order: Tensor) -> Tensor:
-        """Packed positions (P, D) in an order that is its own inverse."""
-        return _Reorder.apply(x, order, self.real)
+        """Packed positions (P, D) in an order that is its own inverse, as `reversal` is."""
+        return _Moved.apply(x, order, order)
 
-    def _filled(self, index: np.ndarray) -> Tensor:
-        filled = np.zeros(self.size, dtype=np.int64)
+    def _moves(self) -> tuple[Tensor, Tensor]:
+        """The packed position of each place (B T,), and the place of each packed position (P,); −1: there is none."""
+        if self._places is None:
+            real = self.order[: self.real].numpy()
+            places = np.full(self.rows * self.width, -1, dtype=np.int64)
+            places[real] = np.arange(self.real)
+            self._places = torch.from_numpy(places), self._filled(real, -1)
+        return self._places
+
+    def _filled(self, index: np.ndarray, rest: int = 0) -> Tensor:
+        filled = np.full(self.size, rest, dtype=np.int64)
         filled[: self.real] = index
         return torch.from_numpy(filled)
 
 
-class _Pack(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor, real: int) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(order)
-        ctx.real, ctx.shape = real, x.shape
-        return x.index_select(0, order)
+class _Moved(torch.autograd.Function):
+    """Rows that change places: to gather them, forward and backward, is many times as fast as to scatter them."""
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        (order,) = ctx.saved_tensors
-        return grad.new_zeros(ctx.shape).index_copy_(0, order[: ctx.real], grad[: ctx.real]), None, None
-
-
-class _Unpack(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor, real: int, places: int) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(order)
-        ctx.real = real
-        return x.new_zeros(places, x.shape[1]).index_copy_(0, order[:real], x[:real])
+    def forward(ctx, x: Tensor, there: Tensor, back: Tensor) -> Tensor:  # type: ignore[override]
+        """Row j of the result is row there[j] of x, and back is the inverse; −1: it comes from nowhere, and is zero."""
+        ctx.back = back
+        return take_rows(x, there)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # type: ignore[override]
-        (order,) = ctx.saved_tensors
-        packed = grad.index_select(0, order)
-        packed[ctx.real :].zero_()
-        return packed, None, None, None
-
-
-class _Reorder(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, order: Tensor, real: int) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(order)
-        ctx.real = real
-        return x.index_select(0, order)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
-        (order,) = ctx.saved_tensors
-        back = grad.index_select(0, order)
-        back[ctx.real :].zero_()
-        return back, None, None
+        return take_rows(grad, ctx.back), None, None

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from antiphon.nn import kernels
+from antiphon.nn.kernels import column_sums
 
 
 def product_format() -> torch.dtype:
@@ -28,11 +29,6 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def _in_rows(x: Tensor) -> Tensor:
     """The same matrix, row after row in memory, as oneDNN wants it. PyTorch would turn it over too, by one thread."""
     return kernels.transposed(x.t()) if x.t().is_contiguous() and not x.is_contiguous() else x
-
-
-def column_sums(x: Tensor) -> Tensor:
-    """Σ over the rows of x (P, D) → (D,) f32. As a product: PyTorch's own sum of bf16 would widen all of x first."""
-    return torch.mm(x.new_ones(1, len(x)), x)[0].float()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.nn.deferred import LoopLinear
-from antiphon.nn.kernels import Cell, cell_backward, cell_bias, cell_forward, layer_backward, layer_forward
+from antiphon.nn.kernels import Cell, cell_backward, cell_bias, cell_forward, column_sums, layer_backward, layer_forward
 from antiphon.nn.packing import Packing
-from antiphon.nn.products import LoopProduct, column_sums, multiplies, product, product_format, used
+from antiphon.nn.products import LoopProduct, multiplies, product, product_format, used
 from antiphon.nn.state import LayerState
 
 

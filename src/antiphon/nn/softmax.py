@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from antiphon.nn.kernels import cross_entropy
-from antiphon.nn.products import column_sums, product, product_format
+from antiphon.nn.kernels import column_sums, cross_entropy
+from antiphon.nn.products import product, product_format
 from antiphon.nn.table import add_gradient, add_rows
 
 IMPOSSIBLE = -1e30
