@@ -67,9 +67,11 @@ class Packing:
         return self._filled(self._starts[self._length - 1 - self._step] + self._rank, -1)
 
     def earlier(self) -> Tensor:
-        """(real − rows at step 0,) the packed position one step before, of each position from step 1 on."""
+        """(P,) the packed position one step before each; −1 at the first step and behind the real positions."""
         first = self.counts[0] if self.counts else 0
-        return torch.from_numpy(self._starts[self._step[first:] - 1] + self._rank[first:])
+        before = self._starts[self._step - 1] + self._rank
+        before[:first] = -1
+        return self._filled(before, -1)
 
     def by_rank(self, x: Tensor) -> Tensor:
         """(B, ...) with rows in the order of their rank."""

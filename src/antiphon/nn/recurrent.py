@@ -8,7 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from antiphon.nn.deferred import LoopLinear
-from antiphon.nn.kernels import Cell, cell_backward, cell_bias, cell_forward, column_sums, layer_backward, layer_forward
+from antiphon.nn.kernels import (
+    Cell,
+    cell_backward,
+    cell_bias,
+    cell_forward,
+    column_sums,
+    layer_backward,
+    layer_forward,
+    take_rows,
+)
 from antiphon.nn.packing import Packing
 from antiphon.nn.products import LoopProduct, multiplies, product, product_format, used
 from antiphon.nn.state import LayerState
@@ -154,10 +163,8 @@ class _Sequence(torch.autograd.Function):
             _loop_backward(cell, packing, gates, w_loop, c0, carried, d_h, d_carried, d_a, d_b, d_h0)
         d_x = product(d_a, w_input).to(ctx.dtype) if ctx.needs_input_grad[0] else None
         d_w_input = product(d_a.t(), x)
-        h_before = h.new_zeros(h.shape)
-        rows = packing.counts[0]
+        h_before, rows = take_rows(h, packing.earlier()), packing.counts[0]
         h_before[:rows] = first[:rows]
-        torch.index_select(h, 0, packing.earlier(), out=h_before[rows : packing.real])
         d_w_state = product(d_b.t(), h_before)
         d_bias = column_sums(d_a)
         d_bias_state = d_bias if cell == "lstm" else column_sums(d_b)
