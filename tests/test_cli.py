@@ -117,6 +117,15 @@ def test_every_knob_is_in_the_help_with_its_story(run: Run):
             "unknown option --train.max-updats; did you mean --tr",
         ),
         (
+            ["train", "d", "--out", "o", "--train.dropuot", "0.1"],
+            "unknown option --train.dropuot; did you mean --mode",
+        ),
+        (["train", "d", "--out", "o", "--train.zzz", "3"], "unknown option --train.zzz; see antiphon train --help"),
+        (
+            ["train", "d", "--out", "o", "--model.epochs=3"],
+            "unknown option --model.epochs; did you mean --train.e",
+        ),
+        (
             ["train", "d", "--out", "o", "--model.cell", "rnn"],
             'invalid value "rnn" for --model.cell; choose from: "gru',
         ),

@@ -26,6 +26,7 @@ from antiphon.faces.knobs import (
     SearchFlags,
     TrainFlags,
     given,
+    nearest,
     spelled_alike,
 )
 from antiphon.faces.record import as_record
@@ -650,6 +651,9 @@ def _in_one_line(error: CycloptsError, tokens: Sequence[str]) -> str:
     what = what[:1].lower() + what[1:].rstrip(".")
     if isinstance(error, UnknownOptionError):
         what = what.split(". ")[0].replace("option: ", "option ")
+        option = what.rpartition(" ")[2].partition("=")[0]
+        if "." in option:  # a knob, perhaps in another group than was thought
+            cure = [f"did you mean {flag}?" for flag in nearest(option)]
     advice = cure[0][:1].lower() + cure[0][1:].rstrip(".") if cure else f"see {asked}"
     return f"{what}; {advice}"
 

@@ -7,6 +7,7 @@ preset. Help and choices come from the same docstrings and types; bounds are che
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import re
 from collections.abc import Iterable
@@ -25,12 +26,13 @@ _GROUPS: dict[str, type[BaseModel]] = {
     "search": SearchConfig,
 }
 
-_SWITCHES = {
-    f"--{group}.{name}".replace("_", "-")
+_FLAGS = {
+    f"--{group}.{name}".replace("_", "-"): field
     for group, config in _GROUPS.items()
     for name, field in config.model_fields.items()
-    if field.annotation is bool
 }
+
+_SWITCHES = {flag for flag, field in _FLAGS.items() if field.annotation is bool}
 
 
 def _shapes(_type: Any, tokens: Any) -> int | list[Any]:
@@ -86,6 +88,18 @@ else:
     SearchFlags = Annotated[_flags("search", order=14) | None, Parameter(name="search")]
     # --beam for --search.beam, where nothing but the search can be meant
     BareSearchFlags = Annotated[_flags("search", order=14) | None, Parameter(name="*")]
+
+
+def nearest(flag: str) -> list[str]:
+    """The flag of the knob that is named most like this one, if there is one, of whatever group.
+
+    ``--model.dropout`` for ``--train.dropuot``; of names that are as near, the one in the group that was named.
+    """
+    name = flag.rpartition(".")[2]
+    bare = {known: known.rpartition(".")[2] for known in _FLAGS}
+    near = difflib.get_close_matches(name, set(bare.values()), n=1, cutoff=0.7)
+    alike = [known for known in _FLAGS if bare[known] in near]
+    return sorted(alike, key=lambda known: -difflib.SequenceMatcher(None, known, flag).ratio())[:1]
 
 
 def given(flags: Any) -> dict[str, Any]:
