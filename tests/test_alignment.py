@@ -87,6 +87,10 @@ def test_marks_are_one_for_each_source_token_and_nothing_else_changes(pairs):
 def test_a_tokenizer_keeps_its_alignment_and_hides_its_mark(pairs, source, target):
     plain = Tokenizer.train(["xy"], kind="char", vocabulary=20)
     alignment = Alignment.learn(pairs, source=SOURCE, target=plain.size)
+    turned = plain.turned().aligned(alignment)
+    assert turned.encode_beside([target], [[1, 2, 3]]) == alignment.marked(
+        [([3, 2, 1], plain.encode(target)[::-1])], plain.size
+    )
     aligned = plain.aligned(alignment)
     again = Tokenizer.from_json(aligned.to_json())
     assert again.to_json() == aligned.to_json()
@@ -146,16 +150,22 @@ def test_auto_sees_what_runs_in_one_direction():
     sounds = dict(zip("abcdefgh", ["a", "p", "k s", "t", "e:", "f", "x", ""], strict=True))
     spoken = [Pair(word, " ".join(" ".join(sounds[letter] for letter in word).split())) for word in words]
     spoken = [pair for pair in spoken if pair.target]
-    assert settle(spoken, None, {})[0].model.attention == "monotonic"
+    config, _ = settle(spoken, None, {})
+    assert config.model.attention == "monotonic"
+    assert config.data.reverse_source
+    assert config.data.reverse_target
+    forwards = {"reverse_source": False, "reverse_target": False}
+    assert settle(spoken, None, {"data": forwards})[0].model.attention == "monotonic"
     for group, knobs in (
         ("model", {"attention": "dot"}),
         ("model", {"feed": True}),
-        ("data", {"reverse_source": True}),
+        ("data", {"reverse_source": False}),
         ("data", {"too_long": "truncate"}),
     ):
         config, _ = settle(spoken, None, {group: knobs})
         assert config.model.attention != "monotonic", "what the user asks for wins"
         assert config.data.too_long == "truncate"
+        assert not config.data.reverse_target
     backwards = [Pair(pair.source, " ".join(pair.target.split()[::-1])) for pair in spoken]
     assert settle(backwards, None, {})[0].model.attention == "multihead"
     asked = settle(backwards, None, {"model": {"attention": "monotonic"}})[0]
@@ -167,6 +177,7 @@ def test_auto_sees_what_runs_in_one_direction():
     [
         ("model", {"feed": True}),
         ("data", {"reverse_source": True}),
+        ("data", {"reverse_target": True}),
         ("data", {"subword_dropout": 0.1}),
         ("data", {"too_long": "truncate"}),
     ],
@@ -179,8 +190,8 @@ def test_what_cannot_be_aligned_is_refused(group, knobs):
         parse_config(tree)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
+@pytest.fixture(scope="module", params=[False, True], ids=["from the beginning", "from the end"])
+def run(request, tmp_path_factory):
     """A few updates on letters that are said as digits, and its folder."""
     folder = tmp_path_factory.mktemp("aligned")
     rng = np.random.default_rng(1)
@@ -188,7 +199,8 @@ def run(tmp_path_factory):
     pairs = [Pair(word, word.translate({97: "0", 98: "1", 99: "2", 100: None}) or "9") for word in words]
     write_pairs(folder / "train.tsv", pairs)
     knobs = {
-        "data": {"target_tokenizer": "char", "share_vocabulary": False, "joined": 1, "too_long": "drop", "buckets": 3},
+        "data": {"target_tokenizer": "char", "share_vocabulary": False, "joined": 1, "too_long": "drop", "buckets": 3}
+        | {"reverse_source": request.param, "reverse_target": request.param},
         "model": {"attention": "monotonic", "hidden": 16, "encoder_hidden": 16, "embedding": 16, "dropout": 0.1},
         "train": {"max_updates": 150, "batch_tokens": 2000, "threads": 1, "learning_rate": 1e-2, "average": 0.9},
         "search": {"beam": 3, "length_penalty": 0.0},
@@ -230,16 +242,69 @@ def test_an_exported_monotonic_model_answers_the_same(run):
     assert [p.text for p in one.predict(texts)] == [p.text for p in other.predict(texts)]
 
 
-@pytest.mark.parametrize("change", ["none", "another source"])
+@pytest.mark.parametrize("change", ["none", "another source", "another direction"])
 def test_a_tokenizer_of_another_model_is_refused(run, change, tmp_path):
     shutil.copytree(run / "run", tmp_path / "mixed")
     path = tmp_path / "mixed" / "target.tokenizer.json"
     content = json.loads(path.read_text())
     if change == "none":
         del content["alignment"]
+    elif change == "another direction":
+        content["backwards"] = not content.get("backwards", False)
     else:
         content["alignment"]["left"] = [[*row, 1.0] for row in content["alignment"]["left"]]
         content["alignment"]["source"] += 1
     path.write_text(json.dumps(content))
     with pytest.raises(FolderError, match="not of one model"):
         antiphon.load(tmp_path / "mixed")
+
+
+def test_to_learn_from_the_end_is_to_learn_what_is_turned(tmp_path):
+    """The same weights to the bit, and the answers of the one are those of the other, turned."""
+    rng = np.random.default_rng(1)
+    words = ["".join(rng.choice(list("abcd"), rng.integers(1, 7))) for _ in range(60)]
+    for name in ("as it is", "turned"):
+        step = -1 if name == "turned" else 1
+        (tmp_path / name).mkdir()
+        for part, some in (("train", words[10:]), ("dev", words[:10])):
+            pairs = [Pair(word[::step], (word.replace("c", "").upper() or "-")[::step]) for word in some]
+            write_pairs(tmp_path / name / f"{part}.tsv", pairs)
+    knobs = {
+        "data": {"target_tokenizer": "char", "joined": 0, "buckets": 2, "too_long": "drop"},
+        "model": {"attention": "monotonic", "hidden": 16, "encoder_hidden": 16, "embedding": 16, "dropout": 0.1},
+        "train": {"max_updates": 150, "batch_tokens": 400, "threads": 1, "learning_rate": 1e-2, "average": 0.9},
+    }
+    found = {}
+    for name, turned in (("as it is", True), ("turned", False)):
+        both = {"reverse_source": turned, "reverse_target": turned}
+        told = {**knobs, "data": {**knobs["data"], **both}}
+        out = tmp_path / name / "run"
+        antiphon.train(tmp_path / name, out=out, preset="g2p", knobs=told)
+        found[name] = (out / "model.safetensors").read_bytes(), antiphon.load(out)
+    (one, model), (other, mirror) = found["as it is"], found["turned"]
+    assert one == other
+    for text in ("abcab", "dd", ""):
+        answer, mirrored = model.predict(text), mirror.predict(text[::-1])
+        assert answer.text == mirrored.text[::-1]
+        assert answer.score == mirrored.score
+        assert answer.tokens[:-1] == mirrored.tokens[-2::-1]
+        assert answer.source_tokens[:-1] == mirrored.source_tokens[-2::-1]
+        inner = answer.attention[:-1, :-1]
+        np.testing.assert_array_equal(inner, mirrored.attention[-2::-1, -2::-1])
+        assert len(list(model.stream(text, beam=1))) <= 1, "its beginning comes last"
+
+
+def test_an_attention_model_may_write_from_the_end_too(tmp_path):
+    """One vocabulary for both sides, and a source that is read as it stands."""
+    pairs = [Pair(word, word.upper() + ".") for word in ("ab", "ba", "abab", "bb", "aab", "bba", "abb", "baa") * 6]
+    write_pairs(tmp_path / "pairs.tsv", pairs)
+    knobs = {
+        "data": {"tokenizer": "char", "target_tokenizer": "char", "reverse_target": True},
+        "model": {"hidden": 32, "embedding": 32, "encoder_hidden": 16, "dropout": 0.0, "attention": "dot"},
+        "train": {"max_updates": 200, "batch_tokens": 200, "threads": 1, "learning_rate": 1e-2, "average": 0.9},
+    }
+    antiphon.train(tmp_path / "pairs.tsv", out=tmp_path / "run", preset="auto", knobs=knobs)
+    model = antiphon.load(tmp_path / "run")
+    assert model.predict("abab", beam=1).text == "ABAB."
+    assert model.predict("abab", beam=1).tokens == ["A", "B", "A", "B", ".", "</s>"]
+    assert model.score([("abab", "ABAB.")])[0] > model.score([("abab", ".BABA")])[0]

@@ -351,3 +351,21 @@ def test_a_lowering_twin_has_the_same_ids() -> None:
     assert twin.encode("THE Cat") == tokenizer.encode("the cat")
     assert twin.encode("The Cat") != tokenizer.encode("The Cat")
     assert (twin.size, twin.lower, tokenizer.lower) == (tokenizer.size, True, False)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(text=st.text("ab cé.'", max_size=20))
+@settings(max_examples=30, deadline=None)
+def test_a_turned_twin_has_the_same_ids_from_the_end(kind: str, text: str) -> None:
+    plain = TOKENIZERS[kind]
+    turned = plain.turned()
+    assert turned.encode(text) == plain.encode(text)[::-1]
+    assert turned.decode(turned.encode(text)) == plain.decode(plain.encode(text))
+    rows = [
+        tokenizer.encode_sampled([text], dropout=0.3, rng=np.random.default_rng(1)) for tokenizer in (plain, turned)
+    ]
+    assert rows[0][0] == rows[1][0][::-1]
+    again = Tokenizer.from_json(turned.to_json())
+    assert again.backwards
+    assert again.to_json() == turned.to_json()
+    assert turned.turned().to_json() == plain.to_json()

@@ -64,6 +64,9 @@ class DataConfig(_Group):
     repeat (Kondo et al. 2021)."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
+    reverse_target: bool = False
+    """Write targets from their end (right to left, Liu et al. 2016): what a sound depends on may stand behind it.
+    Nothing can be streamed then: the beginning comes last."""
     context: Annotated[int, Field(ge=0, le=1000)] = 0
     """Earlier turns joined in front of the source, for dialogue; the chat remembers as many."""
     buckets: Annotated[int, Field(ge=1, le=64)] | Annotated[tuple[tuple[Length, Length], ...], Field(min_length=1)] = 10
@@ -287,9 +290,11 @@ class Config(_Group):
         shared = data.share_vocabulary and data.target_tokenizer in (None, data.tokenizer)
         if model.tied == "all" and not shared:
             raise ValueError('model.tied = "all" needs data.share_vocabulary and one kind of tokenizer')
-        if model.attention == "monotonic" and (data.reverse_source or data.subword_dropout):
+        if model.attention == "monotonic" and data.subword_dropout:
+            raise ValueError('model.attention = "monotonic" needs data.subword_dropout = 0')
+        if model.attention == "monotonic" and data.reverse_source != data.reverse_target:
             raise ValueError(
-                'model.attention = "monotonic" needs data.reverse_source = false and data.subword_dropout = 0'
+                'model.attention = "monotonic" needs data.reverse_source = data.reverse_target: both sides run one way'
             )
         if model.attention == "monotonic" and data.too_long != "drop":
             raise ValueError('model.attention = "monotonic" needs data.too_long = "drop": what is cut is not aligned')

@@ -269,6 +269,9 @@ class Model:
     def _spelt(self, ids: Sequence[int], looks: np.ndarray) -> tuple[list[str], np.ndarray]:
         """The tokens of an answer, and where the model looked for each, (T, S): what is no text is left out."""
         real = [place for place, token in enumerate(ids) if token != self.target_tokenizer.next_id]
+        if self.target_tokenizer.backwards:  # shown as it reads; EOS stays last
+            end = len(real) - bool(real and ids[real[-1]] == EOS)
+            real[:end] = real[:end][::-1]
         tokens = [END if ids[place] == EOS else self.target_tokenizer.tokens([ids[place]])[0] for place in real]
         return tokens, self._unturned(looks[real])
 
@@ -301,6 +304,8 @@ class Spoken:
     def add(self, token: int) -> str:
         """The text that is sure now and was not before; often none."""
         self._ids.append(token)
+        if self._tokenizer.backwards:  # the beginning comes last
+            return ""
         text = self._tokenizer.decode(self._ids)
         settled = text[: _common(self._before, text)].rstrip()
         self._before = text
@@ -308,7 +313,7 @@ class Spoken:
 
     def end(self) -> str:
         """What was held back."""
-        return self._give(self._before)
+        return self._give(self._tokenizer.decode(self._ids))
 
     def _give(self, text: str) -> str:
         if len(text) <= len(self._given):
@@ -362,7 +367,9 @@ def load_one(folder: str | Path, *, threads: int | None = None) -> Model:
     source_tokenizer, target_tokenizer = read_tokenizers(folder)
     alignment = target_tokenizer.alignment
     read = source_tokenizer.size - (source_tokenizer.alignment is not None)
-    if (config.model.attention == "monotonic") != (alignment is not None) or (alignment and alignment.source != read):
+    aligned = (config.model.attention == "monotonic") == (alignment is not None)
+    turned = (source_tokenizer.backwards, target_tokenizer.backwards) == (False, config.data.reverse_target)
+    if not aligned or not turned or (alignment and alignment.source != read):
         raise FolderError("the tokenizer and the knobs are not of one model", where=str(folder), cure=AGAIN)
     sizes = {"source_vocabulary": source_tokenizer.size, "target_vocabulary": target_tokenizer.size}
     if (folder / GRAPHS).is_dir():

@@ -70,6 +70,7 @@ class Tokenizer:
         merges: (bpe) pairs of tokens, the first merged first.
         scores: (unigram) log-probability of each token, in nats.
         alignment: of these tokens with a source's, for `encode_beside`; they are followed by NEXT.
+        backwards: ids begin with the last token of a text, for a decoder that writes from the end.
     """
 
     def __init__(
@@ -82,9 +83,10 @@ class Tokenizer:
         merges: Sequence[tuple[str, str]] = (),
         scores: Sequence[float] = (),
         alignment: Alignment | None = None,
+        backwards: bool = False,
     ) -> None:
         self.kind: TokenizerKind = kind
-        self.lower, self.digits, self.alignment = lower, digits, alignment
+        self.lower, self.digits, self.alignment, self.backwards = lower, digits, alignment, backwards
         self._tokens = [*SPECIALS, *tokens, *([NEXT] if alignment else [])]
         self._ids = {token: index for index, token in enumerate(tokens, len(SPECIALS))}
         self._merges, self._scores = list(merges), list(scores)
@@ -177,10 +179,15 @@ class Tokenizer:
         """The same vocabulary and NEXT, for targets that are written beside their sources."""
         return self._like(alignment=alignment)
 
+    def turned(self) -> Tokenizer:
+        """The same vocabulary for text that is written from its end."""
+        return self._like(backwards=not self.backwards)
+
     def _like(self, **changed: Any) -> Tokenizer:
         mine = self._tokens[len(SPECIALS) : self.next_id]
         ways = {"lower": self.lower, "digits": self.digits, "merges": self._merges, "scores": self._scores}
-        return Tokenizer(self.kind, mine, **{**ways, "alignment": self.alignment, **changed})
+        ways |= {"alignment": self.alignment, "backwards": self.backwards}
+        return Tokenizer(self.kind, mine, **{**ways, **changed})
 
     @property
     def size(self) -> int:
@@ -202,6 +209,12 @@ class Tokenizer:
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """`encode` of many texts; what stands between two spaces is cut once, however often it occurs."""
+        return self._in_order(self._cut_batch(texts))
+
+    def _in_order(self, rows: list[list[int]]) -> list[list[int]]:
+        return [row[::-1] for row in rows] if self.backwards else rows
+
+    def _cut_batch(self, texts: Sequence[str]) -> list[list[int]]:
         if self.kind in _SPACED:
             table, cut = self._ids, self._cut_tagged if self.kind == "tagged" else self._spell
             parts = [self._parts(text) for text in texts]
@@ -221,12 +234,13 @@ class Tokenizer:
 
         Args:
             texts: n targets.
-            sources: the ids of their sources.
+            sources: the ids of their sources, as written: who writes from the end reads from the end.
         """
         targets = self.encode_batch(texts)
         if self.alignment is None:
             return targets
-        return self.alignment.marked(list(zip(sources, targets, strict=True)), self.size - 1)
+        read = [source[::-1] for source in sources] if self.backwards else sources
+        return self.alignment.marked(list(zip(read, targets, strict=True)), self.size - 1)
 
     def encode_sampled(self, texts: Sequence[str], *, dropout: float, rng: np.random.Generator) -> list[list[int]]:
         """Ids under subword regularisation: a word may be cut differently each time.
@@ -265,7 +279,7 @@ class Tokenizer:
                     ids += drawn[unit][next(picks)]
                 segments.append(ids)
             rows.append(_joined(segments))
-        return rows
+        return self._in_order(rows)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """A readable name of each id, for axes and tables: ▁ marks a space, specials are in angle brackets."""
@@ -279,7 +293,7 @@ class Tokenizer:
         """
         parts: list[list[str]] = [[]]
         marks = self.next_id
-        for index in ids:
+        for index in reversed(ids) if self.backwards else ids:
             if index == TURN_ID:
                 parts.append([])
             elif index >= UNK and index != marks:
@@ -307,6 +321,8 @@ class Tokenizer:
             content["merges"] = [f"{left} {right}" for left, right in self._merges]
         if self.kind == "unigram":
             content["scores"] = self._scores
+        if self.backwards:
+            content["backwards"] = True
         if self.alignment:
             content["alignment"] = {**self.alignment.tree(), "source": self.alignment.source}
         return json.dumps(content, ensure_ascii=False, indent=0)
@@ -368,8 +384,7 @@ class Tokenizer:
         kind = kinds[kinds.index(kind)]
         wanted = {"antiphon_tokenizer", "kind", "lower", "digits", "tokens"}
         wanted |= {"bpe": {"merges"}, "unigram": {"scores"}}.get(kind, set())
-        if "alignment" in content:
-            wanted.add("alignment")
+        wanted |= {"alignment", "backwards"} & set(content)
         if set(content) != wanted:
             raise _Damaged(f"its keys are not {', '.join(sorted(wanted))}")
         tokens = _strings(content["tokens"], "tokens")
@@ -382,7 +397,11 @@ class Tokenizer:
             raise _Damaged("a token is empty or too long")
         if kind in ("bpe", "unigram") and any(len(token.split()) != 1 or " " in token for token in tokens):
             raise _Damaged("a subword holds white space")
+        backwards = content.get("backwards", False)
+        if not isinstance(backwards, bool):
+            raise _Damaged('its "backwards" is neither true nor false')
         alignment = _alignment(content.get("alignment"), len(SPECIALS) + len(tokens))
+        ways = {"lower": lower, "digits": digits, "alignment": alignment, "backwards": backwards}
         if kind == "bpe":
             known, merges = set(tokens), []
             for line in _strings(content["merges"], "merges"):
@@ -390,16 +409,15 @@ class Tokenizer:
                 if left not in known or right not in known or left + right not in known:
                     raise _Damaged("a merge is not of its tokens")
                 merges.append((left, right))
-            return cls(kind, tokens, lower=lower, digits=digits, merges=merges, alignment=alignment)
+            return cls(kind, tokens, merges=merges, **ways)
         if kind == "unigram":
             scores = content["scores"]
             if not isinstance(scores, list) or len(scores) != len(tokens):
                 raise _Damaged("it has not one score for each token")
             if not all(type(score) in (int, float) and math.isfinite(score) and abs(score) < 1e4 for score in scores):
                 raise _Damaged("a score is not a log-probability")
-            scores = [float(score) for score in scores]
-            return cls(kind, tokens, lower=lower, digits=digits, scores=scores, alignment=alignment)
-        return cls(kind, tokens, lower=lower, digits=digits, alignment=alignment)
+            return cls(kind, tokens, scores=[float(score) for score in scores], **ways)
+        return cls(kind, tokens, **ways)
 
     def _parts(self, text: str) -> list[str]:
         return _parts(text, self.kind, self.lower, self.digits)

@@ -247,15 +247,18 @@ def _train_tokenizers(pairs: Pairs, config: Config) -> tuple[Tokenizer, Tokenize
 
     target = learnt(1)
     source = learnt(0) if not shared else target if lowers[0] == lowers[1] else target.lowering()
+    if data.reverse_target:
+        target = target.turned()
     if config.model.attention != "monotonic":
         return source, target
     some = pairs.sample(LEARNT_FROM)
-    ids = [tokenizer.encode_batch([pair[side] for pair in some]) for side, tokenizer in enumerate((source, target))]
-    alignment = Alignment.learn(list(zip(*ids, strict=True)), source=source.size, target=target.size)
+    written, ids = (t.encode_batch([pair[side] for pair in some]) for side, t in enumerate((source, target)))
+    read = [row[::-1] for row in written] if data.reverse_source else written
+    alignment = Alignment.learn(list(zip(read, ids, strict=True)), source=source.size, target=target.size)
     aligned = target.aligned(alignment)
     if not shared:
         return source, aligned
-    return aligned if source is target else aligned.lowering(), aligned
+    return aligned if source is target else source.aligned(alignment), aligned
 
 
 def _counted(
