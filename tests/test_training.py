@@ -143,6 +143,14 @@ def test_a_time_budget_is_kept(pairs, tmp_path):
         assert progress.seconds_left is not None
 
 
+def test_the_first_update_promises_nothing(pairs, tmp_path):
+    watcher = Watcher()
+    antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=20), observer=watcher)
+    told = watcher.of(Progress)
+    assert told[0].update == 1
+    assert told[0].seconds_left is None
+
+
 def test_what_is_left_of_a_resumed_run_counts_what_was_spent_before(pairs, tmp_path):
     antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=20))
     watcher = Watcher()

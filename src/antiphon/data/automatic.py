@@ -256,7 +256,9 @@ def _words(
         # the marks among the tokens are not counted above: what suits such words was measured so
         knobs["data"]["too_long"], knobs["model"]["attention"] = "drop", "monotonic"
         direction = ", in one direction"
-        if not tagged:  # what a sound depends on stands behind it more often than before it (docs/log.md)
+        # What a sound depends on stands behind it more often than before it. Many words teach it either way; with
+        # features it has not been tried.
+        if pairs < PLENTY and not tagged:
             knobs["data"] |= {"reverse_source": True, "reverse_target": True}
             direction += ", from the end"
     company = f"; pairs joined of two are added, {scale.joined} for each" if scale.joined else ""

@@ -54,7 +54,8 @@ class Progress:
     seconds: float
     """Training time so far, earlier sessions of the run included."""
     seconds_left: float | None
-    """Until the budget ends; None without a budget."""
+    """Until the budget ends; None without a budget, and while the pace is unknown: by the first update, in which
+    everything happens for the first time, it would be hours."""
     peak_memory_mb: float
     sampled: bool = False
     """Whether the loss is that of choosing among sampled words, an easier problem."""

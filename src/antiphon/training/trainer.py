@@ -561,8 +561,10 @@ class _Trainer:
         position, train, seconds = self._position, self._config.train, self._seconds()
         share = self._budget_share()
         left = None
-        if share is not None:  # of what all sittings took, since the share is of all
-            left = 60 * train.minutes - seconds if train.minutes else seconds / max(share, 1e-9) * (1 - share)
+        if train.minutes:
+            left = 60 * train.minutes - seconds
+        elif share and position.update > 1:  # of what all sittings took, since the share is of all
+            left = seconds / share * (1 - share)
         return Progress(
             update=position.update,
             epoch=self._epochs(),
