@@ -83,10 +83,13 @@ class Scale:
     """... of up to so many updates."""
     dropout: float
     """At most."""
+    wait: int = 6
+    """Validations without a better one that are waited for, at least: where pairs are few, so are dev pairs, and their
+    score jumps."""
 
 
 SCALES = (
-    Scale(3_000, rows=800, width=128, encoder=64, joined=2, passes=60, rate=3e-3, quick=2_600, dropout=0.4),
+    Scale(3_000, rows=800, width=128, encoder=64, joined=2, passes=60, rate=3e-3, quick=2_600, dropout=0.4, wait=20),
     Scale(PLENTY, rows=1200, width=192, encoder=192, joined=1, passes=30, rate=3e-3, quick=2_600, dropout=0.3),
     Scale(float("inf"), rows=1200, width=256, encoder=256, joined=0, passes=60, rate=1.2e-3, quick=10_000, dropout=0.3),
 )
@@ -232,7 +235,7 @@ def _words(
         rows=scale.rows,
         usual=max(4, round(_fewer(pairs, scale.passes) / texts)),
     )
-    pace = _pace(passes, updates, rate=scale.rate, quick=scale.quick)
+    pace = _pace(passes, updates, rate=scale.rate, quick=scale.quick, patience=scale.wait)
     knobs: Tree = {
         "data": {
             "tokenizer": kinds[0],
@@ -311,8 +314,11 @@ class _Budget:
         return passes, passes * an_epoch
 
 
-def _pace(passes: float, updates: float, *, rate: float = 3e-3, quick: float = 2600) -> dict[str, Any]:
-    """Budget, patience, rate, warm-up and average that fit so many updates: this rate for up to ``quick`` of them."""
+def _pace(
+    passes: float, updates: float, *, rate: float = 3e-3, quick: float = 2600, patience: int = 6
+) -> dict[str, Any]:
+    """Budget, patience, rate, warm-up and average that fit so many updates: this rate for up to ``quick`` of them, and
+    this patience at least."""
     horizon = min(max(updates / 25, 50), 1000)
     return {
         "epochs": max(1, round(passes)),
@@ -321,7 +327,7 @@ def _pace(passes: float, updates: float, *, rate: float = 3e-3, quick: float = 2
         "warmup": round(min(max(updates / 25, 40), 400)),
         "average": round(1 - 1 / horizon, 4),
         # a validation an epoch, or a hundred updates: the rate needs its time to fall before a run gives up
-        "patience": max(6, round(min(passes, updates / 100) / 3)),
+        "patience": max(patience, round(min(passes, updates / 100) / 3)),
     }
 
 
