@@ -172,6 +172,36 @@ def test_auto_sees_what_runs_in_one_direction():
     assert (asked.model.attention, asked.data.too_long) == ("monotonic", "drop")
 
 
+def test_auto_makes_up_forms_where_there_are_few():
+    lemmas = ["walk", "talk", "jump", "kiss", "help", "open"] * 20
+    asked = [Pair(f"V;PST {lemma}", f"{lemma}ed") for lemma in lemmas]
+    config, why = settle(asked, None, {})
+    assert (config.data.tokenizer, config.data.target_tokenizer, config.data.reverse_target) == (
+        "tagged",
+        "char",
+        False,
+    )
+    assert (config.data.hallucinated, config.data.joined) == (20, 0)
+    assert why.endswith("pairs with stems made up are added, 20 for each")
+    assert settle(asked * 5, None, {})[0].data.hallucinated == 7
+    assert settle(asked * 9, None, {})[0].data.hallucinated == 0
+    greek = [Pair(source, target.translate({x: x + 800 for x in range(97, 123)})) for source, target in asked]
+    plain = [Pair(source.partition(" ")[2], target) for source, target in asked]
+    for others in (greek, plain):
+        assert settle(others, None, {})[0].data.hallucinated == 0, "no stems, or no features"
+
+
+def test_auto_goes_through_fewer_pairs_more_often():
+    asked = [Pair(f"V;PST {lemma}", f"{lemma}ed") for lemma in ("walk", "talk", "jump")] * 40
+    epochs = [
+        settle(asked, None, {"data": {"joined": joined, "hallucinated": made}})[0].train.epochs or 0
+        for joined, made in ((2, 4), (0, 8), (2, 0), (0, 0))
+    ]
+    assert epochs[0] == epochs[1] < epochs[2] < epochs[3]
+    with pytest.raises(UsageError, match=r"data\.joined"):
+        settle(asked, None, {"data": {"joined": -1, "hallucinated": 1}})
+
+
 @pytest.mark.parametrize(
     ("group", "knobs"),
     [

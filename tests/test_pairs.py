@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from antiphon.data.augmentation import augmented
 from antiphon.data.corpus import Corpus, read_corpus
-from antiphon.data.joins import with_joined
 from antiphon.data.pairs import (
     TURN,
     Card,
@@ -219,14 +219,53 @@ def test_writing_where_one_cannot(tmp_path: Path) -> None:
 @given(st.lists(st.tuples(st.text("abc", min_size=1), st.text("xyz", min_size=1)), min_size=1), st.integers(0, 3))
 def test_joined_pairs_are_two_of_the_data_side_by_side(texts, times):
     pairs = [Pair(*both) for both in texts]
-    found = with_joined(iter(pairs), times, seed=-3, part=7)
+    found = augmented(iter(pairs), joined=times, seed=-3, part=7)
     assert found[: len(pairs)] == pairs
     assert len(found) == (1 + times) * len(pairs)
-    assert found == with_joined(pairs, times, seed=-3, part=7)
+    assert found == augmented(pairs, joined=times, seed=-3, part=7)
     for pair in found[len(pairs) :]:
         sources, targets = pair.source.split(" "), pair.target.split(" ")
         assert all(Pair(*both) in pairs for both in zip(sources, targets, strict=True))
         assert len(sources) == 2
+
+
+WORD = st.text("abcdé", min_size=0, max_size=9)
+
+
+@given(st.lists(st.tuples(WORD, st.sampled_from(["", "d", "x\u0301"])), min_size=1, max_size=8), st.integers(0, 3))
+def test_hallucinated_pairs_begin_like_another_word_and_end_as_they_did(texts, times):
+    pairs = [Pair(f"V;{ending or '0'} {word}", f"ge{word}{ending}") for word, ending in texts]
+    found = augmented(pairs, hallucinated=times, seed=3, part=7)
+    assert found[: len(pairs)] == pairs
+    assert found == augmented(iter(pairs), hallucinated=times, seed=3, part=7)
+    made = found[len(pairs) :]
+    assert len(made) <= times * len(pairs)
+    if all(len(word) >= 3 for word, _ in texts):
+        assert len(made) == times * len(pairs), "every stem is long enough"
+    for source, target in made:
+        features, _, word = source.partition(" ")
+        assert target == f"ge{word}{features[2:].strip('0')}", "what is said of one word is said of the other"
+        assert any(word.startswith(other[:2]) for other, _ in texts)
+
+
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("walk", "walked"), ("walk V;PST", "walked"), ("X;1 walk Y;2", "y walked"), ("ab V;X", "abs")],
+)
+def test_features_wherever_they_stand_stay_as_they_are(source, target):
+    made = augmented([Pair(source, target), Pair(source, target)], hallucinated=5, seed=1, part=0)[2:]
+    assert len(made) == (0 if "ab" in source else 10), "two letters are no stem"
+    left, right = source.split("walk") if made else ("", "")
+    for text, _ in made:
+        assert text.startswith(left)
+        assert text.endswith(right)
+
+
+def test_a_mark_goes_with_its_letter():
+    pairs = [Pair("V;X ba\u064eda\u064ega\u064e", "ba\u064eda\u064ega\u064en")] * 2
+    made = augmented(pairs, hallucinated=50, seed=1, part=0)[2:]
+    assert made
+    assert all("\u064e\u064e" not in text for pair in made for text in pair)
 
 
 @given(st.integers(0, 40), st.integers(0, 50))

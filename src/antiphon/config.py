@@ -62,6 +62,9 @@ class DataConfig(_Group):
     joined: Annotated[int, Field(ge=0, le=100)] = 0
     """Pairs made of two random ones, one behind the other, for each training pair: teaches few pairs not to skip or
     repeat (Kondo et al. 2021)."""
+    hallucinated: Annotated[int, Field(ge=0, le=100)] = 0
+    """Pairs made up for each training pair, where source and target share a stem: it begins like another word
+    (Silfverberg et al. 2017). Teaches few pairs to copy, in inflection above all."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     reverse_target: bool = False

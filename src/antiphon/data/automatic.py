@@ -58,6 +58,12 @@ ALIGNED = 0.7
 where both run in one direction (pronunciations cost 0.17 to 0.44, dates and amounts 0.91 to 0.93)."""
 ALIGNED_FROM = 2000
 """Pairs that this is found out from, about."""
+FEW_FORMS = 1000
+"""Pairs with features below which more are made up ..."""
+HALLUCINATED = 4000
+"""... about so many, ..."""
+MOST_HALLUCINATED = 20
+"""... at most so many for each."""
 BUNDLES = 0.5
 """Share of sources with a bundle of features from which features are tokens."""
 
@@ -119,8 +125,9 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     """
     if preset not in (None, AUTO):
         return load_config(preset, asked), ""
-    choice = _of(pairs, _Budget(asked.get("train", {})))
-    knobs, data = choice.knobs, asked.get("data", {})
+    data = asked.get("data", {})
+    choice = _of(pairs, _Budget(asked.get("train", {})), data)
+    knobs = choice.knobs
     if not TOKENIZING.isdisjoint(data):  # then the user's tokenizers decide what can be shared
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in TOKENIZING}
         one = data.get("share_vocabulary", True) and data.get("target_tokenizer") in (None, data.get("tokenizer"))
@@ -146,7 +153,7 @@ def _under(asked: Overrides, knobs: Tree) -> Config:
     return parse_config(tree)
 
 
-def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget) -> Choice:
+def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget, data: Mapping[str, Any]) -> Choice:
     if _echo(list(islice(pairs, SAMPLE))) >= ECHO:
         return _conversation(len(pairs), budget)
     sample = pairs.sample(SAMPLE) if isinstance(pairs, Pairs) else pairs[:: max(1, len(pairs) // SAMPLE)]
@@ -154,7 +161,7 @@ def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget) -> Choice:
     symbols = _closed(source), _closed(target)
     most = [LETTERS if closed else parts for closed, parts in zip(symbols, PARTS, strict=True)]
     if _short(source, most[0]) and _short(target, most[1]):
-        return _words(len(pairs), source, target, symbols, budget)
+        return _words(len(pairs), source, target, symbols, budget, data)
     return _sentences(len(pairs), source, target, budget)
 
 
@@ -213,7 +220,12 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
 
 
 def _words(
-    pairs: int, source: Sequence[str], target: Sequence[str], symbols: tuple[bool, bool], budget: _Budget
+    pairs: int,
+    source: Sequence[str],
+    target: Sequence[str],
+    symbols: tuple[bool, bool],
+    budget: _Budget,
+    data: Mapping[str, Any],
 ) -> Choice:
     tagged = sum(BUNDLE.search(text) is not None for text in source) >= BUNDLES * len(source)
     kinds: tuple[TokenizerKind, TokenizerKind] = (
@@ -227,7 +239,11 @@ def _words(
         sum(len(t.split() if kind == "symbol" else t) + 1 for t in texts) / len(texts)
         for kind, texts in zip(kinds, (source, target), strict=True)
     ]
-    texts = 1 + 2 * scale.joined  # of an epoch, for each pair
+    joined, hallucinated = scale.joined, 0
+    if tagged and pairs < FEW_FORMS and _alike(source, target):  # so few do not even teach that stems are copied
+        joined, hallucinated = 0, min(MOST_HALLUCINATED, round(HALLUCINATED / pairs))
+    joined, hallucinated = _asked(data, "joined", joined), _asked(data, "hallucinated", hallucinated)
+    texts = 1 + 2 * joined + hallucinated  # of an epoch, for each pair
     passes, updates = budget(
         pairs,
         positions=texts * max(lengths),
@@ -242,7 +258,8 @@ def _words(
             "target_tokenizer": kinds[1],
             "share_vocabulary": one,
             "vocabulary": 4000,
-            "joined": scale.joined,
+            "joined": joined,
+            "hallucinated": hallucinated,
             "buckets": 8,
         },
         "model": {
@@ -264,8 +281,15 @@ def _words(
         if pairs < PLENTY and not tagged:
             knobs["data"] |= {"reverse_source": True, "reverse_target": True}
             direction += ", from the end"
-    company = f"; pairs joined of two are added, {scale.joined} for each" if scale.joined else ""
+    company = f"; pairs joined of two are added, {joined} for each" if joined else ""
+    company += f"; pairs with stems made up are added, {hallucinated} for each" if hallucinated else ""
     return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{direction}{company}")
+
+
+def _asked(data: Mapping[str, Any], name: str, usual: int) -> int:
+    """What the user asks for, if it is a number; nonsense is refused later, by name."""
+    asked = data.get(name)
+    return asked if isinstance(asked, int) and asked >= 0 else usual
 
 
 def _in_one_direction(pairs: Sequence[tuple[str, str]], kinds: tuple[TokenizerKind, TokenizerKind]) -> bool:

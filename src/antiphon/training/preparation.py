@@ -16,10 +16,10 @@ import numpy as np
 
 from antiphon.config import Config, DataConfig, TokenizerKind, TrainConfig
 from antiphon.data.alignment import LEARNT_FROM, Alignment
+from antiphon.data.augmentation import augmented
 from antiphon.data.batches import Batch, BatchStream, Order
 from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.corpus import Corpus, Pairs
-from antiphon.data.joins import with_joined
 from antiphon.data.pairs import Pair, Span, spread
 from antiphon.data.store import Encoded, Shard, Shards, as_shard, encode, is_there, shards_for
 from antiphon.data.tokenizer import MOST_COUNTED, UNK, Tokenizer, census, forget_rare
@@ -133,13 +133,15 @@ def _write_ids(
 ) -> tuple[Shards, Shards]:
     """Ids of train and dev; the same corpus, tokenizers and seed give the same files."""
     address, spool = files.ids_of(config, folder), folder / files.SPOOL
-    learnt_from = _learnt_from(corpus.train, config.data.joined, config.train.seed)
+    learnt_from = _learnt_from(corpus.train, config.data, config.train.seed)
     job = functools.partial(
         _encoded, learnt_from=learnt_from, tokenizers=tokenizers, texts=config.data.subword_dropout > 0
     )
     sizes = {"vocabulary": tokenizers[1].size, "seed": config.train.seed, "scratch": spool}
-    joined = config.data.joined
-    shards = shards_for((1 + joined) * len(corpus.train), (1 + 2 * joined) * corpus.train.bytes)
+    joined, hallucinated = config.data.joined, config.data.hallucinated
+    shards = shards_for(
+        (1 + joined + hallucinated) * len(corpus.train), (1 + 2 * joined + hallucinated) * corpus.train.bytes
+    )
     train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
     dev = Shards.write(address, "dev", [encode(dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
     return train, dev
@@ -201,16 +203,17 @@ def follow(folder: Path, *, free: TrainConfig | None) -> Prepared:
     return _opened(config.model_copy(update={"train": free or config.train}), folder, [])
 
 
-def _learnt_from(pairs: Pairs, joined: int, seed: int) -> Callable[[Span], list[Pair]]:
+def _learnt_from(pairs: Pairs, data: DataConfig, seed: int) -> Callable[[Span], list[Pair]]:
     """The training pairs of a span, those that are made among them.
 
     Only what the job needs goes to the processes: the spans come one by one.
     """
-    return functools.partial(_of, part=Pairs(held=pairs.held), joined=joined, seed=seed)
+    how = functools.partial(augmented, joined=data.joined, hallucinated=data.hallucinated, seed=seed)
+    return functools.partial(_of, part=Pairs(held=pairs.held), how=how)
 
 
-def _of(span: Span, *, part: Pairs, joined: int, seed: int) -> list[Pair]:
-    return with_joined(part.of(span), joined, seed=seed, part=span.line)
+def _of(span: Span, *, part: Pairs, how: Callable[..., list[Pair]]) -> list[Pair]:
+    return how(part.of(span), part=span.line)
 
 
 def _encoded(
@@ -226,7 +229,7 @@ def _train_tokenizers(pairs: Pairs, config: Config) -> tuple[Tokenizer, Tokenize
     shared = data.share_vocabulary and kinds[0] == kinds[1]
     totals = Counter[str](), Counter[str]()
     # Runs of several seeds are to have the same tokenizers: they may become an ensemble, or teachers of one.
-    learnt_from = _learnt_from(pairs, data.joined, 0)
+    learnt_from = _learnt_from(pairs, data, 0)
     job = functools.partial(_counted, learnt_from=learnt_from, kinds=kinds, lowers=lowers, digits=data.digits)
     for counts in over(job, pairs.spans):
         for side, count in enumerate(counts):

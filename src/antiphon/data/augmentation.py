@@ -1,0 +1,104 @@
+"""More pairs out of few: two of them side by side, and stems that begin like another word's."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from difflib import SequenceMatcher
+
+import numpy as np
+
+from antiphon.data.pairs import Pair
+from antiphon.data.tokenizer import BUNDLE
+
+STEM = 3
+"""Fewest characters that a source and its target share, one after the other, to be taken for a stem."""
+KEPT = 3
+"""Most characters at the end of a stem that stay: what an ending depends on is mostly there."""
+
+
+def augmented(pairs: Iterable[Pair], *, joined: int = 0, hallucinated: int = 0, seed: int, part: int) -> list[Pair]:
+    """The pairs, and others made of them.
+
+    *Joined*: two random ones, a space between them on both sides. What was said of a text must then be said of it
+    behind or before another: a decoder that skips, repeats or counts positions is found out (Kondo et al. 2021; Nguyen
+    et al. 2021).
+
+    *Hallucinated*: the longest piece that a source (without its features) and its target share begins like another
+    source: of ``N;DAT;PL Zuschlag`` → ``Zuschlägen`` and ``Mauer`` comes ``N;DAT;PL Mauschlag`` → ``Mauschlägen``. So
+    copying is learnt apart from the words that are copied. (Silfverberg et al. 2017 and Anastasopoulos & Neubig 2019
+    fill stems with random letters; those of another word were better here.) Some pairs share no stem and give none.
+
+    What both give is in docs/log.md.
+
+    Args:
+        pairs: of one part of the data.
+        joined: so many for each pair.
+        hallucinated: so many for each pair, at most.
+        seed, part: the same two give the same pairs.
+    """
+    found = list(pairs)
+    return [
+        *found,
+        *_joined(found, joined, np.random.default_rng([seed % 2**64, part, 6])),
+        *_hallucinated(found, hallucinated, np.random.default_rng([seed % 2**64, part, 7])),
+    ]
+
+
+def _joined(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
+    first, second = rng.integers(0, max(len(pairs), 1), (2, times * len(pairs)))
+    both = ((pairs[one], pairs[two]) for one, two in zip(first, second, strict=True))
+    return [Pair(f"{a.source} {b.source}", f"{a.target} {b.target}") for a, b in both]
+
+
+def _hallucinated(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
+    if not times:
+        return []
+    words = [_word(pair.source) for pair in pairs]
+    stems = [_stem(pair, word) for pair, word in zip(pairs, words, strict=True)]
+    found = []
+    for place in np.tile(np.arange(len(pairs)), times):
+        if (stem := stems[place]) is None:
+            continue
+        source, target, length = stem
+        start, end = words[other := int(rng.integers(len(pairs)))]
+        beginning = _beginning(pairs[other].source[start:end], inside=source > words[place][0], rng=rng)
+        if not beginning:
+            continue
+        cut = length - int(rng.integers(1, min(KEPT, length - 1), endpoint=True))
+        pair = pairs[place]
+        while cut < length and unicodedata.combining(pair.source[source + cut]):  # a mark goes with its letter
+            cut += 1
+        written = (text[:at] + beginning + text[at + cut :] for text, at in zip(pair, (source, target), strict=True))
+        found.append(Pair(*written))
+    return found
+
+
+def _word(source: str) -> tuple[int, int]:
+    """Where the longest stretch without features begins and ends."""
+    longest = begun = 0, 0
+    for start, end in [*(match.span() for match in BUNDLE.finditer(source)), (len(source), len(source))]:
+        text = source[begun[1] : start]
+        stretch = start - len(text.lstrip()), begun[1] + len(text.rstrip())
+        longest = max(longest, stretch, key=lambda edges: edges[1] - edges[0])
+        begun = start, end
+    return longest
+
+
+def _stem(pair: Pair, word: tuple[int, int]) -> tuple[int, int, int] | None:
+    """Where the longest piece that the word and the target share begins in both, and its length."""
+    start, end = word
+    source, target, size = SequenceMatcher(None, *pair, autojunk=False).find_longest_match(start, end)
+    while size and unicodedata.combining(pair.source[source]):
+        source, target, size = source + 1, target + 1, size - 1
+    return (source, target, size) if size >= STEM else None
+
+
+def _beginning(word: str, *, inside: bool, rng: np.random.Generator) -> str:
+    """Of a word its beginning; for what stands inside of one, one to three characters of it."""
+    if inside:
+        start = int(rng.integers(max(len(word) - 1, 1)))
+        while start < len(word) - 1 and unicodedata.combining(word[start]):
+            start += 1
+        return word[start : start + int(rng.integers(1, 3, endpoint=True))]
+    return word[: int(rng.integers(2, max(2, len(word) - 2), endpoint=True))]
