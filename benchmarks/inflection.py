@@ -216,7 +216,7 @@ def train(data: Path, out: Path, languages: list[str], flags: list[str]) -> None
         for part, found in scores.items():
             command = [*program, "evaluate", str(run), str(data / language), "--split", part, "--metrics", "accuracy"]
             answer = subprocess.run([*command, "--json", "-"], check=True, capture_output=True, text=True).stdout
-            found.append(100 * json.loads(answer)["accuracy"])
+            found.append(json.loads(answer)["accuracy"])
         print(f"{language:4}{seconds:>9.0f}{scores['dev'][-1]:>8.1f}{scores['test'][-1]:>8.1f}", flush=True)
     print(f"{'mean':4}{'':>9}{statistics.mean(scores['dev']):>8.1f}{statistics.mean(scores['test']):>8.1f}")
 

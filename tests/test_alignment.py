@@ -187,8 +187,21 @@ def test_auto_makes_up_forms_where_there_are_few():
     assert settle(asked * 9, None, {})[0].data.hallucinated == 0
     greek = [Pair(source, target.translate({x: x + 800 for x in range(97, 123)})) for source, target in asked]
     plain = [Pair(source.partition(" ")[2], target) for source, target in asked]
-    for others in (greek, plain):
+    inside = [Pair(source, f"{target[0]}a{target[1]}i{target[2:]}") for source, target in asked]
+    for others in (greek, plain, inside):
         assert settle(others, None, {})[0].data.hallucinated == 0, "no stems, or no features"
+
+
+def test_auto_tells_base_forms_from_answers():
+    lemmas = ["walk", "talk", "jump", "kiss", "help", "open", "paint", "climb"]
+    base = [Pair(f"{lemma}{ending}", lemma) for lemma in lemmas for ending in ("", "s", "ed", "ing")]
+    config, why = settle(base * 5, None, {})
+    assert config.data.tokenizer == "char", "though every base form is a source too"
+    assert config.data.share_vocabulary
+    assert why.startswith("words")
+    turns = ["how are you", "fine, and you?", "not so well", "oh, what is it?", "nothing", "well then", "bye"]
+    talk = [Pair(*both) for both in itertools.pairwise(turns)]
+    assert settle(talk * 20, None, {})[1].startswith("a conversation")
 
 
 def test_auto_goes_through_fewer_pairs_more_often():

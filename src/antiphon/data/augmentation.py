@@ -25,7 +25,7 @@ def augmented(pairs: Iterable[Pair], *, joined: int = 0, hallucinated: int = 0, 
     et al. 2021).
 
     *Hallucinated*: the longest piece that a source (without its features) and its target share begins like another
-    source: of ``N;DAT;PL Zuschlag`` → ``Zuschlägen`` and ``Mauer`` comes ``N;DAT;PL Mauschlag`` → ``Mauschlägen``. So
+    source: of ``N;DAT;PL Zuschlag`` → ``Zuschlägen`` and ``Mauer`` comes ``N;DAT;PL Mauchlag`` → ``Mauchlägen``. So
     copying is learnt apart from the words that are copied. (Silfverberg et al. 2017 and Anastasopoulos & Neubig 2019
     fill stems with random letters; those of another word were better here.) Some pairs share no stem and give none.
 
@@ -43,6 +43,14 @@ def augmented(pairs: Iterable[Pair], *, joined: int = 0, hallucinated: int = 0, 
         *_joined(found, joined, np.random.default_rng([seed % 2**64, part, 6])),
         *_hallucinated(found, hallucinated, np.random.default_rng([seed % 2**64, part, 7])),
     ]
+
+
+def in_stems(pairs: Sequence[Pair]) -> float:
+    """Share of the sources' characters, features apart, that stand in stems: where forms are made by what comes before
+    and behind a stem it is nearly all, where they are made inside of it half."""
+    words = [_word(pair.source) for pair in pairs]
+    stems = [_stem(pair, word) for pair, word in zip(pairs, words, strict=True)]
+    return sum(stem[2] for stem in stems if stem) / max(sum(end - start for start, end in words), 1)
 
 
 def _joined(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
