@@ -150,11 +150,16 @@ class Repeated(list):
 SPOKEN = str.maketrans("0123456789", "abcdefghij")
 
 
+def turn(n: int) -> str:
+    """Of a conversation in which nobody repeats what the other said."""
+    return f"and {n}?" if n % 2 else f"turn {n}"
+
+
 @pytest.mark.parametrize(
     ("name", "count", "pair"),
     [
         ("translate", 29_000, lambda n: Pair(" ".join(["the", "dog"] * 5), " ".join(["der", "hund"] * 5) + f" {n}")),
-        ("chat", 200_000, lambda n: Pair(f"turn {n}", f"turn {n + 1}")),
+        ("chat", 200_000, lambda n: Pair(turn(n), turn(n + 1))),
         ("g2p", 110_000, lambda n: Pair(f"{n:06}", " ".join(f"{n:06}".translate(SPOKEN)))),
     ],
 )
