@@ -38,6 +38,8 @@ from typing import Any
 
 Forms = Iterator[tuple[str, str]]
 """(features, form) of one lemma."""
+Lemmas = Iterator[tuple[str, Callable[[], Forms]]]
+"""A lemma, and its forms once they are asked for."""
 LANGUAGES = ("ar", "de", "et", "fr", "ru", "uk")
 PARTS = {"dev": 1000, "test": 1000}
 MOST = 5
@@ -52,7 +54,7 @@ def _home(package: str) -> Path:
     return Path(found.submodule_search_locations[0])
 
 
-def german() -> Iterator[tuple[str, Callable[[], Forms]]]:
+def german() -> Lemmas:
     """Nouns: four cases, two numbers."""
     cases = {"nominativ": "NOM", "genitiv": "GEN", "dativ": "DAT", "akkusativ": "ACC"}
     slots = [
@@ -68,7 +70,7 @@ def german() -> Iterator[tuple[str, Callable[[], Forms]]]:
                 yield lemma, lambda forms=forms: iter(forms)
 
 
-def french() -> Iterator[tuple[str, Callable[[], Forms]]]:
+def french() -> Lemmas:
     """Verbs: finite forms, participles."""
     home = _home("mlconjug3") / "data" / "conjug_manager"
     verbs = json.loads((home / "verbs-fr.json").read_text(encoding="utf-8"))
@@ -88,46 +90,33 @@ def french() -> Iterator[tuple[str, Callable[[], Forms]]]:
             yield lemma, lambda verb=verb: forms(verb["root"], verb["template"])
 
 
-def slavic(language: str) -> Iterator[tuple[str, Callable[[], Forms]]]:
+def slavic(language: str) -> Lemmas:
     """What the dictionary declines and conjugates."""
     import pymorphy3  # pyright: ignore[reportMissingImports]
 
     morphology: Any = pymorphy3.MorphAnalyzer(lang=language)
-    odd = {
-        "Abbr",
-        "Name",
-        "Surn",
-        "Patr",
-        "Geox",
-        "Orgn",
-        "Trad",
-        "Fixd",
-        "Init",
-        "Arch",
-        "Slng",
-        "Erro",
-        "Dist",
-        "Infr",
-    }
-    odd |= {"V-be", "V-bi", "V-ej", "V-ey", "V-ie", "V-oy", "V-sh"}
+    names = {"Abbr", "Name", "Surn", "Patr", "Geox", "Orgn", "Trad", "Init"}
+    variants = {"Fixd", "Arch", "Slng", "Erro", "Dist", "Infr", "V-be", "V-bi", "V-ej", "V-ey", "V-ie", "V-oy", "V-sh"}
     kinds = {"NOUN", "ADJF", "VERB"}
+
+    def odd(tag: Any) -> bool:
+        return not (names | variants).isdisjoint(re.split("[ ,]", str(tag)))
 
     def forms(parse: Any) -> Forms:
         for one in parse.lexeme:
-            class_, _, inflected = str(one.tag).partition(" ")
-            kind, marks = class_.split(",")[0], set(re.split("[ ,]", str(one.tag)))
-            if inflected and kind in kinds and not odd & marks and one.word != parse.word:
+            lasting, _, inflected = str(one.tag).partition(" ")
+            kind = lasting.split(",")[0]
+            if inflected and kind in kinds and not odd(one.tag) and one.word != parse.word:
                 yield ";".join([kind, *inflected.split(",")]), one.word
 
     for word, tag, normal, *_ in morphology.iter_known_word_parses():
-        text = str(tag)
-        if word == normal and text[:4] in kinds | {"INFN"} and len(word) > 2 and word.isalpha():
+        if word == normal and str(tag)[:4] in kinds | {"INFN"} and len(word) > 2 and word.isalpha():
             parse = morphology.parse(word)[0]
-            if parse.normal_form == word and not odd & set(re.split("[ ,]", str(parse.tag))):
+            if parse.normal_form == word and not odd(parse.tag):
                 yield word, lambda parse=parse: forms(parse)
 
 
-def estonian() -> Iterator[tuple[str, Callable[[], Forms]]]:
+def estonian() -> Lemmas:
     """Nouns and adjectives: fourteen cases, two numbers; the first of several forms."""
     from estnltk.vabamorf.morf import synthesize  # pyright: ignore[reportMissingImports]
     from simplemma.strategies.dictionaries.dictionary_factory import (  # pyright: ignore[reportMissingImports]
@@ -150,7 +139,7 @@ def estonian() -> Iterator[tuple[str, Callable[[], Forms]]]:
             yield lemma, lambda lemma=lemma: forms(lemma)
 
 
-def arabic() -> Iterator[tuple[str, Callable[[], Forms]]]:
+def arabic() -> Lemmas:
     """Verbs of three letters: persons, tenses and moods, active and passive."""
     import libqutrub.conjugator  # pyright: ignore[reportMissingImports]
     import libqutrub.triverbtable  # pyright: ignore[reportMissingImports]
@@ -172,7 +161,7 @@ def arabic() -> Iterator[tuple[str, Callable[[], Forms]]]:
 
 def make(out: Path, languages: list[str], pairs: int, seed: int) -> None:
     """A folder a language, with three parts."""
-    readers: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Forms]]]]] = {
+    readers: dict[str, Callable[[], Lemmas]] = {
         "ar": arabic,
         "de": german,
         "et": estonian,

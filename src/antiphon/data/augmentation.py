@@ -48,8 +48,7 @@ def augmented(pairs: Iterable[Pair], *, joined: int = 0, hallucinated: int = 0, 
 def in_stems(pairs: Sequence[Pair]) -> float:
     """Share of the sources' characters, features apart, that stand in stems: where forms are made by what comes before
     and behind a stem it is nearly all, where they are made inside of it half."""
-    words = [_word(pair.source) for pair in pairs]
-    stems = [_stem(pair, word) for pair, word in zip(pairs, words, strict=True)]
+    words, stems = _stems(pairs)
     return sum(stem[2] for stem in stems if stem) / max(sum(end - start for start, end in words), 1)
 
 
@@ -62,8 +61,7 @@ def _joined(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list
 def _hallucinated(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
     if not times:
         return []
-    words = [_word(pair.source) for pair in pairs]
-    stems = [_stem(pair, word) for pair, word in zip(pairs, words, strict=True)]
+    words, stems = _stems(pairs)
     found = []
     for place in np.tile(np.arange(len(pairs)), times):
         if (stem := stems[place]) is None:
@@ -80,6 +78,12 @@ def _hallucinated(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -
         written = (text[:at] + beginning + text[at + cut :] for text, at in zip(pair, (source, target), strict=True))
         found.append(Pair(*written))
     return found
+
+
+def _stems(pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], list[tuple[int, int, int] | None]]:
+    """Of each pair its `_word` and its `_stem`."""
+    words = [_word(pair.source) for pair in pairs]
+    return words, [_stem(pair, word) for pair, word in zip(pairs, words, strict=True)]
 
 
 def _word(source: str) -> tuple[int, int]:
