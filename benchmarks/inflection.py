@@ -194,6 +194,9 @@ def make(out: Path, languages: list[str], pairs: int, seed: int) -> None:
 
 def train(data: Path, out: Path, languages: list[str], flags: list[str]) -> None:
     """Each language as a user would, its dev and test forms scored."""
+    from benchmarks import machine  # which needs Antiphon, as `make` does not
+
+    print(json.dumps(machine.describe()))
     print(f"{'':4}{'seconds':>9}{'dev':>8}{'test':>8}   right, percent")
     scores: dict[str, list[float]] = {"dev": [], "test": []}
     for language in languages:

@@ -207,7 +207,8 @@ def test_auto_tells_base_forms_from_answers():
 def test_auto_goes_through_fewer_pairs_more_often():
     asked = [Pair(f"V;PST {lemma}", f"{lemma}ed") for lemma in ("walk", "talk", "jump")] * 40
     epochs = [
-        settle(asked, None, {"data": {"joined": joined, "hallucinated": made}})[0].train.epochs or 0
+        settle(asked, None, {"data": {"joined": joined, "hallucinated": made, "placeholders": 0.0}})[0].train.epochs
+        or 0
         for joined, made in ((2, 4), (0, 8), (2, 0), (0, 0))
     ]
     assert epochs[0] == epochs[1] < epochs[2] < epochs[3]

@@ -65,6 +65,9 @@ class DataConfig(_Group):
     hallucinated: Annotated[int, Field(ge=0, le=100)] = 0
     """Pairs made up for each training pair, where source and target share a stem: it begins like another word
     (Silfverberg et al. 2017). Teaches few pairs to copy, in inflection above all."""
+    placeholders: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the training pairs that come once more with letters hidden behind placeholders, so that a letter which
+    training has not seen can be carried over into the answer (characters; Luong et al. 2015 do so with words)."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     reverse_target: bool = False
@@ -301,6 +304,9 @@ class Config(_Group):
             )
         if model.attention == "monotonic" and data.too_long != "drop":
             raise ValueError('model.attention = "monotonic" needs data.too_long = "drop": what is cut is not aligned')
+        kinds = {data.tokenizer, data.target_tokenizer or data.tokenizer}
+        if data.placeholders and not kinds <= {"char", "tagged"}:
+            raise ValueError("data.placeholders needs tokenizers of characters (char, tagged): it hides letters")
         if self.train.consistency and model.softmax == "sampled":
             raise ValueError('train.consistency needs model.softmax = "full"')
         if self.train.teachers is not None and model.softmax == "sampled":

@@ -95,7 +95,7 @@ def evaluate(
         predictions = dict(zip(targets_of, model.predict(list(targets_of), seed=seed, **search), strict=True))
         figures |= _of_answers(model, names, pairs, targets_of, predictions, tokenize)
     if _OF_LIKELIHOOD & set(names):
-        figures |= _of_likelihood(model, names, [target for _, target in pairs], *model.score_tokens(pairs))
+        figures |= _of_likelihood(model, names, pairs, *model.score_tokens(pairs))
     if "hits" in names:
         weight = parse_config({"search": {**model.config.search.model_dump(), **search}}).search.mmi
         figures |= _hits(model, pairs, targets_of, np.random.default_rng(abs(seed)), weight)
@@ -158,16 +158,17 @@ def _of_answers(
 
 
 def _of_likelihood(
-    model: Model, names: Sequence[str], targets: list[str], log_probs: np.ndarray, tokens: np.ndarray
+    model: Model, names: Sequence[str], pairs: Sequence[tuple[str, str]], log_probs: np.ndarray, tokens: np.ndarray
 ) -> dict[str, float]:
     nats, total = -float(log_probs.sum()), int(tokens.sum())
     figures: dict[str, float] = {"target_tokens": total}
     if "loss" in names:
         figures["loss"] = nats / total
     if "perplexity" in names:
-        texts = [measure.plain(target) for target in targets]
+        texts = [measure.plain(target) for _, target in pairs]
         characters = sum(len(text) + 1 for text in texts)
-        unknown, hidden = unknown_text(model.target_tokenizer, texts)
+        told = model.with_placeholders([(source, text) for (source, _), text in zip(pairs, texts, strict=True)])
+        unknown, hidden = unknown_text(model.target_tokenizer, [target for _, target in told])
         charged = nats + measure.spelling_nats(unknown, hidden, len(set().union(*texts)))
         figures |= {
             "perplexity": measure.perplexity(nats, total),

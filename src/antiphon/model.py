@@ -15,6 +15,8 @@ import numpy as np
 
 from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.batches import padded
+from antiphon.data.pairs import Pair
+from antiphon.data.placeholders import Placeholders, hidden
 from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.metrics import repeats
@@ -52,6 +54,7 @@ class Prediction:
 class _Source(NamedTuple):
     ids: list[int]  # as written, without EOS
     truncated: bool
+    placeholders: Placeholders
 
 
 class Model:
@@ -85,6 +88,10 @@ class Model:
         self.config = config
         self.folder = folder
         self.threads = threads
+
+    @property
+    def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
+        return self.source_tokenizer, self.target_tokenizer
 
     @property
     def max_source(self) -> int:
@@ -138,7 +145,8 @@ class Model:
                 found = rerank(self.engine, found, config)
             answers = []
             for row, hypotheses in zip(rows.tolist(), found, strict=True):
-                told = [(self.target_tokenizer.decode(one.ids), one) for one in hypotheses]
+                own = sources[row].placeholders
+                told = [(own.show(self.target_tokenizer.decode(one.ids)), one) for one in hypotheses]
                 if config.mmi:
                     told = _fluent_first(told, config)
                 if nbest > 1 and not config.sample:  # a draw may be drawn twice
@@ -164,7 +172,15 @@ class Model:
         config = self.settings({**search, "nbest": 1})
         src, src_len = self.read([text])
         stream = stream_sample if config.sample else stream_greedy
-        return self._pieces(stream(self.engine, src, src_len, config, self.limits(src_len, config)))
+        return _pieces(self.spoken(text), stream(self.engine, src, src_len, config, self.limits(src_len, config)))
+
+    def spoken(self, text: str) -> Spoken:
+        """The answer to a text, still without a token."""
+        return Spoken(self.target_tokenizer, Placeholders.of(text, self._tokenizers))
+
+    def with_placeholders(self, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Pairs as they are scored: what is carried over, behind placeholders."""
+        return list(hidden([Pair(*pair) for pair in pairs], self._tokenizers))
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
         """log P(target | source) of each pair in nats, EOS included: at most 0, over the full vocabulary."""
@@ -177,7 +193,7 @@ class Model:
         its tokenizer does not know is scored as UNK: see `evaluation.evaluate` for what that hides.
         """
         sources = self._sources([source for source, _ in pairs])
-        targets = self.target_tokenizer.encode_beside([target for _, target in pairs], [row.ids for row in sources])
+        targets = self._targets([target for _, target in pairs], sources)
         nats = np.zeros(len(pairs))
         tokens = np.array([len(ids) + 1 for ids in targets], dtype=np.int64)
         longest = np.array([max(len(s.ids) + 1, len(t) + 1) for s, t in zip(sources, targets, strict=True)], np.int64)
@@ -197,7 +213,7 @@ class Model:
         Its score is log P(target | source) in nats, without length penalty.
         """
         [read] = self._sources([source])
-        [ids] = self.target_tokenizer.encode_beside([target], [read.ids])
+        [ids] = self._targets([target], [read])
         memory, state = self.engine.encode(*self._padded([read]))
         looks = []
         for token in [BOS, *ids]:
@@ -205,7 +221,7 @@ class Model:
             state = out.state
             looks.append(out.attention[0])
         [score] = self.score([(source, target)])
-        spelt, looks = self._spelt([*ids, EOS], np.array(looks))
+        spelt, looks = self._spelt([*ids, EOS], np.array(looks), read.placeholders)
         return Prediction(target, score, spelt, self._written(read), looks, read.truncated)
 
     def read(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -239,8 +255,16 @@ class Model:
             if not isinstance(text, str):
                 raise UsageError(f"a source must be text, not {type(text).__name__}", cure="give str or a list of str")
         most = self.max_source - 1
-        encoded = self.source_tokenizer.encode_batch(list(texts))
-        return [_Source(ids[max(0, len(ids) - most) :], len(ids) > most) for ids in encoded]
+        own = [Placeholders.of(text, self._tokenizers) for text in texts]
+        read = [stand.hide(text, self.source_tokenizer) for text, stand in zip(texts, own, strict=True)]
+        encoded = zip(self.source_tokenizer.encode_batch(read), own, strict=True)
+        return [_Source(ids[max(0, len(ids) - most) :], len(ids) > most, stand) for ids, stand in encoded]
+
+    def _targets(self, texts: Sequence[str], sources: Sequence[_Source]) -> list[list[int]]:
+        """Ids of the targets of these sources."""
+        both = zip(texts, sources, strict=True)
+        seen = [source.placeholders.hide(text, self.target_tokenizer) for text, source in both]
+        return self.target_tokenizer.encode_beside(seen, [source.ids for source in sources])
 
     def _padded(self, sources: Sequence[_Source]) -> tuple[np.ndarray, np.ndarray]:
         """src (N, S) and src_len (N,) as in training: perhaps backwards, then EOS."""
@@ -256,7 +280,7 @@ class Model:
 
     def _prediction(self, source: _Source, hypothesis: Hypothesis, text: str) -> Prediction:
         ids = [*hypothesis.ids, EOS] if hypothesis.finished else hypothesis.ids
-        tokens, looks = self._spelt(ids, hypothesis.attention)
+        tokens, looks = self._spelt(ids, hypothesis.attention, source.placeholders)
         return Prediction(
             text=text,
             score=hypothesis.score,
@@ -266,17 +290,17 @@ class Model:
             truncated=source.truncated,
         )
 
-    def _spelt(self, ids: Sequence[int], looks: np.ndarray) -> tuple[list[str], np.ndarray]:
+    def _spelt(self, ids: Sequence[int], looks: np.ndarray, placeholders: Placeholders) -> tuple[list[str], np.ndarray]:
         """The tokens of an answer, and where the model looked for each, (T, S): what is no text is left out."""
         real = [place for place, token in enumerate(ids) if token != self.target_tokenizer.next_id]
         if self.target_tokenizer.backwards:  # shown as it reads; EOS stays last
             end = len(real) - bool(real and ids[real[-1]] == EOS)
             real[:end] = real[:end][::-1]
         tokens = [END if ids[place] == EOS else self.target_tokenizer.tokens([ids[place]])[0] for place in real]
-        return tokens, self._unturned(looks[real])
+        return [placeholders.show(token) for token in tokens], self._unturned(looks[real])
 
     def _written(self, source: _Source) -> list[str]:
-        return [*self.source_tokenizer.tokens(source.ids), END]
+        return [*map(source.placeholders.show, self.source_tokenizer.tokens(source.ids)), END]
 
     def _unturned(self, attention: np.ndarray) -> np.ndarray:
         """Attention (T, S) with its columns in the order the user wrote; EOS stays last."""
@@ -284,20 +308,12 @@ class Model:
             return attention
         return np.concatenate([attention[:, -2::-1], attention[:, -1:]], axis=1)
 
-    def _pieces(self, tokens: Iterator[int]) -> Iterator[str]:
-        spoken = Spoken(self.target_tokenizer)
-        for token in tokens:
-            if piece := spoken.add(token):
-                yield piece
-        if piece := spoken.end():
-            yield piece
-
 
 class Spoken:
     """The text of an answer as it grows: pieces are given once nothing to come can change them."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
+    def __init__(self, tokenizer: Tokenizer, placeholders: Placeholders) -> None:
+        self._tokenizer, self._placeholders = tokenizer, placeholders
         self._ids: list[int] = []
         self._given = self._before = ""
 
@@ -306,14 +322,18 @@ class Spoken:
         self._ids.append(token)
         if self._tokenizer.backwards:  # the beginning comes last
             return ""
-        text = self._tokenizer.decode(self._ids)
+        text = self.text(self._ids)
         settled = text[: _common(self._before, text)].rstrip()
         self._before = text
         return self._give(settled)
 
     def end(self) -> str:
         """What was held back."""
-        return self._give(self._tokenizer.decode(self._ids))
+        return self._give(self.text(self._ids))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The whole of an answer with these ids."""
+        return self._placeholders.show(self._tokenizer.decode(ids))
 
     def _give(self, text: str) -> str:
         if len(text) <= len(self._given):
@@ -384,6 +404,14 @@ def load_one(folder: str | Path, *, threads: int | None = None) -> Model:
             raise
         raise MissingExtraError("answering with a model that is not exported", "train") from None
     return Model(runner.load_engine(folder, config.model, **sizes), source_tokenizer, target_tokenizer, config, folder)
+
+
+def _pieces(spoken: Spoken, tokens: Iterator[int]) -> Iterator[str]:
+    for token in tokens:
+        if piece := spoken.add(token):
+            yield piece
+    if piece := spoken.end():
+        yield piece
 
 
 def _batches(lengths: np.ndarray, positions: int, rows: int) -> Iterator[np.ndarray]:

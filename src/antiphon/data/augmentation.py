@@ -1,14 +1,16 @@
-"""More pairs out of few: two of them side by side, and stems that begin like another word's."""
+"""More pairs out of few: two of them side by side, stems that begin like another word's, letters that are hidden."""
 
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
 import numpy as np
 
 from antiphon.data.pairs import Pair
+from antiphon.data.placeholders import SIGNS
 from antiphon.data.tokenizer import BUNDLE
 
 STEM = 3
@@ -17,7 +19,15 @@ KEPT = 3
 """Most characters at the end of a stem that stay: what an ending depends on is mostly there."""
 
 
-def augmented(pairs: Iterable[Pair], *, joined: int = 0, hallucinated: int = 0, seed: int, part: int) -> list[Pair]:
+def augmented(
+    pairs: Iterable[Pair],
+    *,
+    joined: int = 0,
+    hallucinated: int = 0,
+    placeholders: float = 0.0,
+    seed: int,
+    part: int,
+) -> list[Pair]:
     """The pairs, and others made of them.
 
     *Joined*: two random ones, a space between them on both sides. What was said of a text must then be said of it
@@ -29,20 +39,23 @@ def augmented(pairs: Iterable[Pair], *, joined: int = 0, hallucinated: int = 0, 
     copying is learnt apart from the words that are copied. (Silfverberg et al. 2017 and Anastasopoulos & Neubig 2019
     fill stems with random letters; those of another word were better here.) Some pairs share no stem and give none.
 
-    What both give is in docs/log.md.
+    *With placeholders*: letters that source and target have as often, one or a few, are hidden behind signs that stand
+    for any letter (`Placeholders`).
+
+    What they give is in docs/log.md.
 
     Args:
         pairs: of one part of the data.
         joined: so many for each pair.
         hallucinated: so many for each pair, at most.
+        placeholders: this share of the pairs, made-up ones among them, comes once more with placeholders.
         seed, part: the same two give the same pairs.
     """
     found = list(pairs)
-    return [
-        *found,
-        *_joined(found, joined, np.random.default_rng([seed % 2**64, part, 6])),
-        *_hallucinated(found, hallucinated, np.random.default_rng([seed % 2**64, part, 7])),
-    ]
+    side_by_side = _joined(found, joined, np.random.default_rng([seed % 2**64, part, 6]))
+    made_up = _hallucinated(found, hallucinated, np.random.default_rng([seed % 2**64, part, 7]))
+    hidden = _hidden([*found, *made_up], placeholders, np.random.default_rng([seed % 2**64, part, 8]))
+    return [*found, *side_by_side, *made_up, *hidden]
 
 
 def in_stems(pairs: Sequence[Pair]) -> float:
@@ -78,6 +91,30 @@ def _hallucinated(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -
         written = (text[:at] + beginning + text[at + cut :] for text, at in zip(pair, (source, target), strict=True))
         found.append(Pair(*written))
     return found
+
+
+def _hidden(pairs: Sequence[Pair], share: float, rng: np.random.Generator) -> list[Pair]:
+    if not share:
+        return []
+    found = []
+    for place in np.flatnonzero(rng.random(len(pairs)) < share).tolist():
+        source, target = pairs[place]
+        start, end = _word(source)
+        word = source[start:end]
+        letters = carried(word, target)
+        if not letters:
+            continue
+        count = min(len(letters), len(SIGNS), int(rng.geometric(0.5)))  # one in half of the cases, two in a quarter ...
+        some = sorted(rng.choice(len(letters), count, replace=False).tolist())
+        signs = str.maketrans({letters[at]: sign for at, sign in zip(some, SIGNS, strict=False)})
+        found.append(Pair(source[:start] + word.translate(signs) + source[end:], target.translate(signs)))
+    return found
+
+
+def carried(word: str, target: str) -> list[str]:
+    """The letters that a target has as often as a word, in the word's order: these are carried over."""
+    ours, theirs = Counter(word), Counter(target)
+    return [one for one in ours if ours[one] == theirs[one] and not one.isspace() and not unicodedata.combining(one)]
 
 
 def _stems(pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], list[tuple[int, int, int] | None]]:

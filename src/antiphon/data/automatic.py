@@ -17,13 +17,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from antiphon.config import Config, TokenizerKind, load_config, override, parse_config
 from antiphon.data.alignment import Alignment
-from antiphon.data.augmentation import in_stems
+from antiphon.data.augmentation import carried, in_stems
 from antiphon.data.corpus import Pairs
 from antiphon.data.pairs import TURN, Pair
 from antiphon.data.tokenizer import BUNDLE, Tokenizer
@@ -34,6 +34,9 @@ AUTO = "auto"
 MARKS = (("model", "attention"), ("data", "too_long"), ("data", "reverse_source"), ("data", "reverse_target"))
 """Knobs that are set for monotonic attention alone."""
 TOKENIZING = frozenset(("tokenizer", "target_tokenizer", "share_vocabulary"))
+"""Knobs that say what a token is ..."""
+OF_CHARACTERS = frozenset(("placeholders",))
+"""... and what suits characters alone."""
 SAMPLE = 20_000
 """Pairs looked at, spread evenly over the data."""
 ECHO = 0.2
@@ -70,6 +73,13 @@ MOST_HALLUCINATED = 20
 STEMS = 0.7
 """... if so much of the sources, features apart, comes again in the targets in one piece (0.84 to 0.99 in German,
 Estonian, French, Russian and Ukrainian, 0.37 in Arabic verbs, 0.52 in amounts)."""
+HIDDEN = 1000
+"""Pairs that placeholders are learnt from, about, ..."""
+MOST_HIDDEN = 0.2
+"""... at most such a share of all, ..."""
+CARRIED = 0.25
+"""... where so much of the targets is letters that the sources have as often (0.28 in Arabic verbs, 0.64 to 0.87 in
+Estonian and German, nothing in pronunciations)."""
 BUNDLES = 0.5
 """Share of sources with a bundle of features from which features are tokens."""
 
@@ -108,6 +118,7 @@ SCALES = (
 
 Tree = dict[str, dict[str, Any]]
 Overrides = Mapping[str, Mapping[str, Any]]
+_Number = TypeVar("_Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -135,7 +146,8 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     choice = _of(pairs, _Budget(asked.get("train", {})), data)
     knobs = choice.knobs
     if not TOKENIZING.isdisjoint(data):  # then the user's tokenizers decide what can be shared
-        knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in TOKENIZING}
+        gone = TOKENIZING | OF_CHARACTERS
+        knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in gone}
         one = data.get("share_vocabulary", True) and data.get("target_tokenizer") in (None, data.get("tokenizer"))
         knobs["model"]["tied"] = "all" if one else "target"
     if asked.get("train", {}).get("dev_answers") == 0:  # then there are none to be judged
@@ -255,7 +267,11 @@ def _words(
         # so few do not even teach that stems are copied
         joined, hallucinated = 0, min(MOST_HALLUCINATED, round(HALLUCINATED / pairs))
     joined, hallucinated = _asked(data, "joined", joined), _asked(data, "hallucinated", hallucinated)
-    texts = 1 + 2 * joined + hallucinated  # of an epoch, for each pair
+    placeholders = 0.0
+    if kinds[1] == "char" and kinds[0] != "symbol" and _carried(source, target) >= CARRIED:
+        placeholders = round(min(MOST_HIDDEN, HIDDEN / pairs), 3)
+    placeholders = _asked(data, "placeholders", placeholders)
+    texts = (1 + hallucinated) * (1 + placeholders) + 2 * joined  # of an epoch, for each pair
     passes, updates = budget(
         pairs,
         positions=texts * max(lengths),
@@ -272,6 +288,7 @@ def _words(
             "vocabulary": 4000,
             "joined": joined,
             "hallucinated": hallucinated,
+            "placeholders": placeholders,
             "buckets": 8,
         },
         "model": {
@@ -298,10 +315,18 @@ def _words(
     return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{direction}{company}")
 
 
-def _asked(data: Mapping[str, Any], name: str, usual: int) -> int:
+def _asked(data: Mapping[str, Any], name: str, usual: _Number) -> _Number:
     """What the user asks for, if it is a number; nonsense is refused later, by name."""
     asked = data.get(name)
-    return asked if isinstance(asked, int) and asked >= 0 else usual
+    return type(usual)(asked) if isinstance(asked, int | float) and asked >= 0 else usual
+
+
+def _carried(source: Sequence[str], target: Sequence[str]) -> float:
+    """Share of the targets' characters that their sources have as often."""
+    step = max(1, len(source) // ALIGNED_FROM)
+    pairs = list(zip(source[::step], target[::step], strict=True))
+    found = sum(text.count(letter) for word, text in pairs for letter in carried(word, text))
+    return found / max(sum(len(text) for _, text in pairs), 1)
 
 
 def _in_one_direction(pairs: Sequence[tuple[str, str]], kinds: tuple[TokenizerKind, TokenizerKind]) -> bool:

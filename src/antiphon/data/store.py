@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from antiphon.data.pairs import Pair
+from antiphon.data.placeholders import hidden
 from antiphon.data.tokenizer import EOS, Tokenizer
 from antiphon.errors import FolderError, SaveError, UsageError
 
@@ -238,7 +239,7 @@ def encode(
         rng: its draws, and nothing else, decide the sampled segmentations.
     """
     assert dropout == 0 or rng is not None, "subword dropout needs a random generator"
-    pairs = list(pairs)
+    pairs = hidden(list(pairs), (source_tokenizer, target_tokenizer))
 
     def side(number: int, cut: Callable[[list[str], int], list[list[int]]]) -> list[list[int]]:
         rows: list[list[int]] = []

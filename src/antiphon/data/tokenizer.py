@@ -281,6 +281,13 @@ class Tokenizer:
             rows.append(_joined(segments))
         return self._in_order(rows)
 
+    def unknown(self, text: str) -> list[str]:
+        """(char, tagged) The characters of a text that have no token, each once, in the order they come."""
+        if self.kind not in _SPACED:
+            return []
+        letters = (letter for part in self._parts(text) for letter in self._spell(part))
+        return [letter for letter in dict.fromkeys(letters) if letter not in self._ids]
+
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """A readable name of each id, for axes and tables: ▁ marks a space, specials are in angle brackets."""
         names = [self._tokens[index] for index in ids]

@@ -362,7 +362,7 @@ class _StreamWorker(_Worker):
             return
         for entry, answer, length in zip(texts.entries, answers, texts.lengths, strict=True):
             answer.source_tokens = length
-            self._going[entry.number] = _Going(answer, key, Spoken(self._model.target_tokenizer))
+            self._going[entry.number] = _Going(answer, key, self._model.spoken(entry.text))
 
     def _let_go(self, told: _Told) -> None:
         gone = [number for number, going in self._going.items() if going.answer.cancelled]
@@ -395,7 +395,7 @@ class _StreamWorker(_Worker):
                     ids.append(token.id)
             if token.ended:
                 answer.finished = token.id is None
-                last = going.held + spoken.end() if answer.live else self._model.target_tokenizer.decode(ids)
+                last = going.held + spoken.end() if answer.live else spoken.text(ids)
                 told += [(answer, last), (answer, None)] if last else [(answer, None)]
                 del self._going[token.number]
 

@@ -7,6 +7,7 @@ vocabulary, once to write the ids.
 from __future__ import annotations
 
 import functools
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -138,10 +139,9 @@ def _write_ids(
         _encoded, learnt_from=learnt_from, tokenizers=tokenizers, texts=config.data.subword_dropout > 0
     )
     sizes = {"vocabulary": tokenizers[1].size, "seed": config.train.seed, "scratch": spool}
-    joined, hallucinated = config.data.joined, config.data.hallucinated
-    shards = shards_for(
-        (1 + joined + hallucinated) * len(corpus.train), (1 + 2 * joined + hallucinated) * corpus.train.bytes
-    )
+    joined, alone = config.data.joined, (1 + config.data.hallucinated) * (1 + config.data.placeholders)
+    count, size = (alone + joined) * len(corpus.train), (alone + 2 * joined) * corpus.train.bytes
+    shards = shards_for(math.ceil(count), math.ceil(size))
     train = Shards.write(address, "train", over(job, corpus.train.spans), shards=shards, **sizes)
     dev = Shards.write(address, "dev", [encode(dev_pairs(corpus, config), *tokenizers)], shards=1, **sizes)
     return train, dev
@@ -208,7 +208,8 @@ def _learnt_from(pairs: Pairs, data: DataConfig, seed: int) -> Callable[[Span], 
 
     Only what the job needs goes to the processes: the spans come one by one.
     """
-    how = functools.partial(augmented, joined=data.joined, hallucinated=data.hallucinated, seed=seed)
+    times = {"joined": data.joined, "hallucinated": data.hallucinated, "placeholders": data.placeholders}
+    how = functools.partial(augmented, **times, seed=seed)
     return functools.partial(_of, part=Pairs(held=pairs.held), how=how)
 
 
@@ -254,7 +255,7 @@ def _train_tokenizers(pairs: Pairs, config: Config) -> tuple[Tokenizer, Tokenize
         target = target.turned()
     if config.model.attention != "monotonic":
         return source, target
-    some = pairs.sample(LEARNT_FROM)
+    some = augmented(pairs.sample(LEARNT_FROM), placeholders=data.placeholders, seed=0, part=0)
     written, ids = (t.encode_batch([pair[side] for pair in some]) for side, t in enumerate((source, target)))
     read = [row[::-1] for row in written] if data.reverse_source else written
     alignment = Alignment.learn(list(zip(read, ids, strict=True)), source=source.size, target=target.size)
