@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import antiphon
 from antiphon.config import parse_config
 from antiphon.data.augmentation import augmented
-from antiphon.data.automatic import settle
+from antiphon.data.automatic import known, settle
 from antiphon.data.pairs import Pair
 from antiphon.data.placeholders import SIGNS, Placeholders, hidden
 from antiphon.data.store import encode
@@ -176,6 +176,18 @@ def test_auto_hides_letters_where_letters_are_carried_over():
 def test_placeholders_are_for_characters(kinds):
     with pytest.raises(UsageError, match=r"data\.placeholders needs tokenizers of characters"):
         parse_config({"data": {"placeholders": 0.1, **kinds}, "model": {"tied": "target"}})
+
+
+def test_what_auto_has_a_say_in_need_not_agree_before_it_has_seen_the_pairs():
+    for wish in ({"data": {"placeholders": 0.5}}, {"model": {"attention": "monotonic"}}):
+        for preset in (None, "auto"):
+            known(preset, wish)
+        with pytest.raises(UsageError, match="needs"):
+            known("translate", wish)
+    with pytest.raises(UsageError, match=r"train\.consistency needs"):
+        known("auto", {"train": {"consistency": 1.0}, "model": {"softmax": "sampled"}})
+    asked = [Pair(f"V;PST {word}", f"{word}ed") for word in ("walk", "talk", "jump", "kiss") * 30]
+    assert settle(asked, None, {"data": {"placeholders": 0.5}})[0].data.placeholders == 0.5
 
 
 @pytest.mark.parametrize("features", [True, False])

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from antiphon.errors import UsageError
 
@@ -31,6 +31,8 @@ MOST_MEMBERS = 16
 """Models that may answer together as one."""
 BUDGETS = frozenset(("minutes", "max_updates", "epochs"))
 """Knobs of [train] that say how much training there is."""
+_UNSETTLED = {"settled": False}
+"""Tells validation that preset `auto` has not chosen yet."""
 
 
 class _Group(BaseModel):
@@ -291,13 +293,14 @@ class Config(_Group):
         )
 
     @model_validator(mode="after")
-    def _agree(self) -> Config:
+    def _tokens_agree(self, info: ValidationInfo) -> Config:
+        """Of knobs that preset `auto` has a say in."""
+        if info.context == _UNSETTLED:
+            return self
         data, model = self.data, self.model
         shared = data.share_vocabulary and data.target_tokenizer in (None, data.tokenizer)
         if model.tied == "all" and not shared:
             raise ValueError('model.tied = "all" needs data.share_vocabulary and one kind of tokenizer')
-        if model.attention == "monotonic" and data.subword_dropout:
-            raise ValueError('model.attention = "monotonic" needs data.subword_dropout = 0')
         if model.attention == "monotonic" and data.reverse_source != data.reverse_target:
             raise ValueError(
                 'model.attention = "monotonic" needs data.reverse_source = data.reverse_target: both sides run one way'
@@ -307,6 +310,13 @@ class Config(_Group):
         kinds = {data.tokenizer, data.target_tokenizer or data.tokenizer}
         if data.placeholders and not kinds <= {"char", "tagged"}:
             raise ValueError("data.placeholders needs tokenizers of characters (char, tagged): it hides letters")
+        return self
+
+    @model_validator(mode="after")
+    def _agree(self) -> Config:
+        data, model = self.data, self.model
+        if model.attention == "monotonic" and data.subword_dropout:
+            raise ValueError('model.attention = "monotonic" needs data.subword_dropout = 0')
         if self.train.consistency and model.softmax == "sampled":
             raise ValueError('train.consistency needs model.softmax = "full"')
         if self.train.teachers is not None and model.softmax == "sampled":
@@ -326,12 +336,18 @@ def presets() -> dict[str, str]:
     return found
 
 
-def load_config(preset: str | None = None, overrides: Mapping[str, Mapping[str, Any]] | None = None) -> Config:
+def load_config(
+    preset: str | None = None,
+    overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    settled: bool = True,
+) -> Config:
     """Defaults, then a preset, then overrides.
 
     Args:
         preset: a bundled name, or the path of a TOML file.
         overrides: ``{"train": {"minutes": 5}}``; wins over the preset.
+        settled: False: what does not go together may still, once preset `auto` has seen the pairs.
 
     Raises:
         UsageError: no such preset, TOML that does not parse, an unknown knob (with the nearest name), a bad value.
@@ -341,7 +357,7 @@ def load_config(preset: str | None = None, overrides: Mapping[str, Mapping[str, 
     if preset is not None:
         tree, where = _read_preset(preset)
     override(tree, overrides or {})
-    return parse_config(tree, where=where)
+    return parse_config(tree, where=where, settled=settled)
 
 
 def override(tree: dict[str, dict[str, Any]], values: Mapping[str, Mapping[str, Any]]) -> None:
@@ -352,10 +368,10 @@ def override(tree: dict[str, dict[str, Any]], values: Mapping[str, Mapping[str, 
         tree.setdefault(group, {}).update(given)
 
 
-def parse_config(tree: Mapping[str, Any], *, where: str = "") -> Config:
+def parse_config(tree: Mapping[str, Any], *, where: str = "", settled: bool = True) -> Config:
     """A Config from a nested mapping. Raises UsageError as `load_config`."""
     try:
-        return Config.model_validate(tree)
+        return Config.model_validate(tree, context=None if settled else _UNSETTLED)
     except ValidationError as error:
         raise _in_the_users_words(error, where) from None
 

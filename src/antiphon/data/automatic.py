@@ -129,6 +129,15 @@ class Choice:
     reason: str
 
 
+def known(preset: str | None, asked: Overrides) -> Config:
+    """The knobs of a run as far as they are known before its pairs are; of `auto`'s own the defaults stand there.
+
+    Raises:
+        UsageError: as `load_config`.
+    """
+    return load_config(preset, asked, settled=preset not in (None, AUTO))
+
+
 def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) -> tuple[Config, str]:
     """The knobs of a run, and in words what `auto` saw (empty with another preset).
 

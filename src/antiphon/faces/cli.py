@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from cyclopts import App, Parameter, validators
 from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
 
-from antiphon.config import load_config, parse_config
+from antiphon.config import parse_config
 from antiphon.errors import AntiphonError, DataError, MissingExtraError, UsageError
 from antiphon.faces.knobs import (
     BareSearchFlags,
@@ -177,7 +177,9 @@ def train(
         if value is not None:
             knobs["train"][key] = value
     if not resume:
-        load_config(preset, knobs)  # a slip is told before the seconds it takes to import PyTorch
+        from antiphon.data.automatic import known
+
+        known(preset, knobs)  # a slip is told before the seconds it takes to import PyTorch
     import antiphon
     from antiphon.faces import inspection
     from antiphon.faces.progress import TrainingScreen

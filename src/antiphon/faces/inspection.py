@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from antiphon.config import Config, load_config
+from antiphon.config import Config
 from antiphon.errors import FolderError
 from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
@@ -50,11 +50,11 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
     Raises:
         DataError: as `read_corpus`.
     """
-    from antiphon.data.automatic import settle
+    from antiphon.data.automatic import known, settle
     from antiphon.data.corpus import read_corpus
     from antiphon.training.preparation import prepare
 
-    config = load_config(preset, asked)
+    config = known(preset, asked)
     knobs = config.data
     corpus = read_corpus(path, context=knobs.context, dev_pairs=knobs.dev_pairs)
     config, chosen = settle(corpus.train, preset, asked)

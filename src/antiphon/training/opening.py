@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from antiphon.config import Config, load_config, override
-from antiphon.data.automatic import Overrides, settle
+from antiphon.config import Config, override
+from antiphon.data.automatic import Overrides, known, settle
 from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.errors import FolderError, UsageError
 from antiphon.runtime import folder as files
@@ -22,7 +22,7 @@ def begin_anew(
 ) -> tuple[Config, Corpus, str]:
     """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
     refuse_taken(folder)
-    config = load_config(preset, overrides)
+    config = known(preset, overrides or {})
     check_teachers(config)  # a slip is told before hours of reading
     corpus = _read(data, config)
     config, reason = settle(corpus.train, preset, overrides or {})

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from antiphon.config import Config, load_config
-from antiphon.data.automatic import AUTO
+from antiphon.config import Config
+from antiphon.data.automatic import AUTO, known
 from antiphon.data.batches import Batch
 from antiphon.data.pairs import Card
 from antiphon.errors import LinkError, UsageError
@@ -106,7 +106,7 @@ def train(
     begun = time.monotonic()
     folder = Path(out)
     begin = begin_again if resume else begin_anew
-    asked = knobs_again(folder, preset, overrides)[0] if resume else load_config(preset, overrides)
+    asked = knobs_again(folder, preset, overrides)[0] if resume else known(preset, overrides or {})
     with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
         torch.manual_seed(asked.train.seed)
         keep()
