@@ -19,6 +19,7 @@ from antiphon.config import Config
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.faces.cli import main
 from antiphon.faces.knobs import spelled_alike
+from antiphon.training.progress import Sample, Validated
 from antiphon.version import VERSION
 from fake_model import FakeModel
 
@@ -60,10 +61,12 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands for antiphon.train and keeps what it was called with."""
-    calls = SimpleNamespace(finished=True)
+    calls = SimpleNamespace(finished=True, validated=[])
 
     def train(data: str, out: Path, **options: Any) -> SimpleNamespace:
         calls.data, calls.out, calls.options = data, out, options
+        for samples in calls.validated:
+            options["observer"](Validated(1, 0.1, 1.0, "loss", 1.0, True, 0, [], samples=samples))
         return SimpleNamespace(folder=out, best_dev=1.25, metric="loss", finished=calls.finished)
 
     monkeypatch.setattr(antiphon, "train", train)
@@ -220,6 +223,19 @@ def test_the_end_of_training_says_what_to_type_next(run: Run, trained: SimpleNam
         '  antiphon predict runs/x "some text"\n'
         "  antiphon evaluate runs/x d.tsv\n",
     )
+
+
+@pytest.mark.parametrize(
+    ("sources", "typed"),
+    [
+        (["V;PST walk", "V;PST talk"], "V;PST walk"),
+        (['say "hi"', "$HOME", "a\nb", "x" * 61, "[bold] `ls`", "hä? [bold]ja[/bold]"], "hä? [bold]ja[/bold]"),
+        (["-x", "100%", "!!"], "some text"),
+    ],
+)
+def test_what_to_type_next_is_such_as_was_learnt(run: Run, trained: SimpleNamespace, sources, typed):
+    trained.validated = [[Sample(source, "", "") for source in sources]]
+    assert f'  antiphon predict runs/x "{typed}"\n' in run("train", "d.tsv", "--out", "runs/x").err
 
 
 def test_interrupted_training_says_how_to_go_on(run: Run, trained: SimpleNamespace):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter, validators
 from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliTokensError
+from rich.text import Text
 
 from antiphon.config import parse_config
 from antiphon.errors import AntiphonError, DataError, MissingExtraError, UsageError
@@ -195,7 +196,7 @@ def train(
     console = stderr()
     console.print(f"best dev {run.metric} {run.best_dev:.3f}; try it:", soft_wrap=True)
     console.print(f"  antiphon chat {run.folder}", soft_wrap=True)
-    console.print(f'  antiphon predict {run.folder} "some text"', soft_wrap=True)
+    console.print(Text(f'  antiphon predict {run.folder} "{shown(screen.example)}"'), soft_wrap=True)
     console.print(f"  antiphon evaluate {run.folder} {pairs}", soft_wrap=True)
     if run.finished:
         return 0

@@ -5,6 +5,7 @@ Where standard error is no terminal (a log file, a pipe), plain lines, one every
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -16,6 +17,10 @@ from rich.text import Text
 
 from antiphon.faces.screen import duration, say, shown, stderr
 from antiphon.training.progress import Event, Joined, Member, Progress, Started, Stopped, Validated, Warned
+
+EXAMPLE = "some text"
+_TYPED = re.compile(r"[^\W_][^\x00-\x1f\"\\$`!%]{0,59}")
+"""What stands between quotes as it is, in any shell, and fits a line."""
 
 
 class TrainingScreen:
@@ -40,6 +45,8 @@ class TrainingScreen:
         self._every = every
         self._samples = samples
         self._now = now
+        self.example = EXAMPLE
+        """A source that the run was shown with, such as can be typed."""
         self._dev = ""
         self._last_line = float("-inf")
         self._live = Live(console=self._console, auto_refresh=False, transient=True)
@@ -129,6 +136,7 @@ class TrainingScreen:
             losses = "  ".join(f"{source}·{target} {loss:.2f}" for source, target, loss, _ in event.bucket_losses)
             self._say(f"  buckets    {losses}", "dim")
         different = {sample.source: sample for sample in event.samples}
+        self.example = next(filter(_TYPED.fullmatch, different), EXAMPLE)
         for sample in list(different.values())[: self._samples]:
             self._say(f"  source     {shown(sample.source)}", "dim")
             self._say(f"  answer     {shown(sample.answer)}")
