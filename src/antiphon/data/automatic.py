@@ -73,10 +73,8 @@ MOST_HALLUCINATED = 20
 STEMS = 0.7
 """... if so much of the sources, features apart, comes again in the targets in one piece (0.84 to 0.99 in German,
 Estonian, French, Russian and Ukrainian, 0.37 in Arabic verbs, 0.52 in amounts)."""
-HIDDEN = 1000
+HIDDEN = 400
 """Pairs that placeholders are learnt from, about, ..."""
-MOST_HIDDEN = 0.2
-"""... at most such a share of all, ..."""
 CARRIED = 0.25
 """... where so much of the targets is letters that the sources have as often (0.28 in Arabic verbs, 0.64 to 0.87 in
 Estonian and German, nothing in pronunciations)."""
@@ -278,7 +276,7 @@ def _words(
     joined, hallucinated = _asked(data, "joined", joined), _asked(data, "hallucinated", hallucinated)
     placeholders = 0.0
     if kinds[1] == "char" and kinds[0] != "symbol" and _carried(source, target) >= CARRIED:
-        placeholders = round(min(MOST_HIDDEN, HIDDEN / pairs), 3)
+        placeholders = round(min(1.0, HIDDEN / (pairs * (1 + hallucinated))), 3)
     placeholders = _asked(data, "placeholders", placeholders)
     texts = (1 + hallucinated) * (1 + placeholders) + 2 * joined  # of an epoch, for each pair
     passes, updates = budget(
