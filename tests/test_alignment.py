@@ -15,6 +15,8 @@ import antiphon
 from antiphon.config import parse_config
 from antiphon.data.alignment import Alignment
 from antiphon.data.automatic import settle
+from antiphon.data.corpora import prepare
+from antiphon.data.corpus import read_corpus
 from antiphon.data.pairs import Pair, write_pairs
 from antiphon.data.tokenizer import NEXT, Tokenizer
 from antiphon.errors import FolderError, UsageError
@@ -170,6 +172,14 @@ def test_auto_sees_what_runs_in_one_direction():
     assert settle(backwards, None, {})[0].model.attention == "multihead"
     asked = settle(backwards, None, {"model": {"attention": "monotonic"}})[0]
     assert (asked.model.attention, asked.data.too_long) == ("monotonic", "drop")
+
+
+def test_auto_compares_where_parts_change_places(tmp_path):
+    pytest.importorskip("babel")
+    for name in ("amounts", "dates"):
+        prepare(name, out=tmp_path / name, options={"train": 2000, "dev": 10, "test": 10})
+        config, _ = settle(read_corpus(tmp_path / name).train, None, {})
+        assert config.model.attention == "multihead", "what comes first in one language comes last in another"
 
 
 def test_auto_makes_up_forms_where_there_are_few():
