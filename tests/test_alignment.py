@@ -177,9 +177,10 @@ def test_auto_sees_what_runs_in_one_direction():
 def test_auto_compares_where_parts_change_places(tmp_path):
     pytest.importorskip("babel")
     for name in ("amounts", "dates"):
-        prepare(name, out=tmp_path / name, options={"train": 2000, "dev": 10, "test": 10})
+        prepare(name, out=tmp_path / name, options={"train": 900, "dev": 10, "test": 10})
         config, _ = settle(read_corpus(tmp_path / name).train, None, {})
         assert config.model.attention == "multihead", "what comes first in one language comes last in another"
+        assert config.data.hallucinated == 0, "another number may have another form"
 
 
 def test_auto_makes_up_forms_where_there_are_few():
@@ -198,8 +199,12 @@ def test_auto_makes_up_forms_where_there_are_few():
     greek = [Pair(source, target.translate({x: x + 800 for x in range(97, 123)})) for source, target in asked]
     plain = [Pair(source.partition(" ")[2], target) for source, target in asked]
     inside = [Pair(source, f"{target[0]}a{target[1]}i{target[2:]}") for source, target in asked]
-    for others in (greek, plain, inside):
-        assert settle(others, None, {})[0].data.hallucinated == 0, "no stems, or no features"
+    for others in (greek, plain):
+        assert settle(others, None, {})[0].data.hallucinated == 0, "nothing is carried over, or no features"
+    config, why = settle(inside, None, {})
+    assert (config.data.hallucinated, config.data.hallucination) == (20, "roots")
+    assert why.endswith("pairs with roots made up are added, 20 for each")
+    assert settle(inside, None, {"data": {"hallucination": "stems"}})[0].data.hallucination == "stems"
 
 
 def test_auto_tells_base_forms_from_answers():

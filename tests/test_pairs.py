@@ -268,6 +268,32 @@ def test_a_mark_goes_with_its_letter():
     assert all("\u064e\u064e" not in text for pair in made for text in pair)
 
 
+ROOT = st.text("bdkt", min_size=1, max_size=4)
+
+
+@given(st.lists(ROOT, min_size=1, max_size=8), st.integers(0, 3))
+def test_other_roots_stand_in_the_same_pattern(roots, times):
+    pairs = [Pair(f"d;k {''.join(f'{letter}a' for letter in root)}", f"mu{'i'.join(root)}un") for root in roots]
+    found = augmented(pairs, hallucinated=times, hallucination="roots", seed=3, part=7)
+    assert found[: len(pairs)] == pairs
+    assert found == augmented(iter(pairs), hallucinated=times, hallucination="roots", seed=3, part=7)
+    assert len(found) <= (1 + times) * len(pairs)
+    for source, target in found[len(pairs) :]:
+        features, _, word = source.partition(" ")
+        root = word.replace("a", "")
+        assert features == "d;k"
+        assert word == "".join(f"{letter}a" for letter in root)
+        assert target == f"mu{'i'.join(root)}un"
+        assert set(root) <= set("".join(roots)), "letters of other roots"
+
+
+def test_roots_are_made_up_from_many():
+    pairs = [Pair(f"V;PST {a}a{b}a", f"{a}i{b}") for a, b in ("kt", "db", "sr", "ml", "fn")]
+    made = augmented(pairs, hallucinated=20, hallucination="roots", seed=1, part=0)[5:]
+    assert len(made) > 60
+    assert len(set(made)) > 40
+
+
 @given(st.integers(0, 40), st.integers(0, 50))
 def test_a_spread_sample_is_even_and_in_order(length: int, count: int) -> None:
     pairs = [Pair(str(number), "t") for number in range(length)]

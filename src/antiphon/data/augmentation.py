@@ -1,14 +1,15 @@
-"""More pairs out of few: two of them side by side, stems that begin like another word's, letters that are hidden."""
+"""More pairs out of few: two of them side by side, stems and roots made up, letters that are hidden."""
 
 from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 
 import numpy as np
 
+from antiphon.config import Hallucination
 from antiphon.data.pairs import Pair
 from antiphon.data.placeholders import SIGNS
 from antiphon.data.tokenizer import BUNDLE
@@ -17,6 +18,8 @@ STEM = 3
 """Fewest characters that a source and its target share, one after the other, to be taken for a stem."""
 KEPT = 3
 """Most characters at the end of a stem that stay: what an ending depends on is mostly there."""
+EXCHANGED = 0.7
+"""Chance of a letter of a root to become another one."""
 
 
 def augmented(
@@ -24,6 +27,7 @@ def augmented(
     *,
     joined: int = 0,
     hallucinated: int = 0,
+    hallucination: Hallucination = "stems",
     placeholders: float = 0.0,
     seed: int,
     part: int,
@@ -34,10 +38,14 @@ def augmented(
     behind or before another: a decoder that skips, repeats or counts positions is found out (Kondo et al. 2021; Nguyen
     et al. 2021).
 
-    *Hallucinated*: the longest piece that a source (without its features) and its target share begins like another
-    source: of ``N;DAT;PL Zuschlag`` → ``Zuschlägen`` and ``Mauer`` comes ``N;DAT;PL Mauchlag`` → ``Mauchlägen``. So
-    copying is learnt apart from the words that are copied. (Silfverberg et al. 2017 and Anastasopoulos & Neubig 2019
-    fill stems with random letters; those of another word were better here.) Some pairs share no stem and give none.
+    *Hallucinated*, stems: the longest piece that a source (without its features) and its target share begins like
+    another source: of ``N;DAT;PL Zuschlag`` → ``Zuschlägen`` and ``Mauer`` comes ``N;DAT;PL Mauchlag`` →
+    ``Mauchlägen``. So copying is learnt apart from the words that are copied. (Silfverberg et al. 2017 and
+    Anastasopoulos & Neubig 2019 fill stems with random letters; those of another word were better here.) Some pairs
+    share no stem and give none.
+
+    *Hallucinated*, roots: letters that source and target have as often become others, seven in ten, the same ones on
+    both sides: of ``V;PST;3;SG;F kataba`` → ``katabat`` comes ``daraba`` → ``darabat``, whatever stands between them.
 
     *With placeholders*: letters that source and target have as often, one or a few, are hidden behind signs that stand
     for any letter (`Placeholders`).
@@ -48,12 +56,13 @@ def augmented(
         pairs: of one part of the data.
         joined: so many for each pair.
         hallucinated: so many for each pair, at most.
+        hallucination: in which way.
         placeholders: this share of the pairs, made-up ones among them, comes once more with placeholders.
         seed, part: the same two give the same pairs.
     """
     found = list(pairs)
     side_by_side = _joined(found, joined, np.random.default_rng([seed % 2**64, part, 6]))
-    made_up = _hallucinated(found, hallucinated, np.random.default_rng([seed % 2**64, part, 7]))
+    made_up = _WAYS[hallucination](found, hallucinated, np.random.default_rng([seed % 2**64, part, 7]))
     hidden = _hidden([*found, *made_up], placeholders, np.random.default_rng([seed % 2**64, part, 8]))
     return [*found, *side_by_side, *made_up, *hidden]
 
@@ -71,7 +80,7 @@ def _joined(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list
     return [Pair(f"{a.source} {b.source}", f"{a.target} {b.target}") for a, b in both]
 
 
-def _hallucinated(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
+def _with_stems(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
     if not times:
         return []
     words, stems = _stems(pairs)
@@ -93,28 +102,62 @@ def _hallucinated(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -
     return found
 
 
+def _with_roots(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
+    if not times:
+        return []
+    roots = [_carried(pair) for pair in pairs]
+    letters = [letter for root in roots for letter in root]
+    found = []
+    for place in np.tile(np.arange(len(pairs)), times).tolist():
+        pair, others = pairs[place], dict[str, str]()
+        for letter in roots[place]:
+            other = letters[int(rng.integers(len(letters)))]
+            if rng.random() < EXCHANGED and not any(other in text for text in (*pair, *others.values())):
+                others[letter] = other
+        if others:
+            found.append(_rewritten(pair, others))
+    return found
+
+
+_WAYS: dict[Hallucination, Callable[[Sequence[Pair], int, np.random.Generator], list[Pair]]] = {
+    "stems": _with_stems,
+    "roots": _with_roots,
+}
+
+
 def _hidden(pairs: Sequence[Pair], share: float, rng: np.random.Generator) -> list[Pair]:
     if not share:
         return []
     found = []
     for place in np.flatnonzero(rng.random(len(pairs)) < share).tolist():
-        source, target = pairs[place]
-        start, end = _word(source)
-        word = source[start:end]
-        letters = carried(word, target)
+        letters = _carried(pairs[place])
         if not letters:
             continue
         count = min(len(letters), len(SIGNS), int(rng.geometric(0.5)))  # one in half of the cases, two in a quarter ...
         some = sorted(rng.choice(len(letters), count, replace=False).tolist())
-        signs = str.maketrans({letters[at]: sign for at, sign in zip(some, SIGNS, strict=False)})
-        found.append(Pair(source[:start] + word.translate(signs) + source[end:], target.translate(signs)))
+        found.append(_rewritten(pairs[place], {letters[at]: sign for at, sign in zip(some, SIGNS, strict=False)}))
     return found
 
 
-def carried(word: str, target: str) -> list[str]:
-    """The letters that a target has as often as a word, in the word's order: these are carried over."""
-    ours, theirs = Counter(word), Counter(target)
+def in_letters(pairs: Sequence[Pair]) -> float:
+    """Share of the targets' characters that their sources, features apart, have as often."""
+    found = sum(pair.target.count(letter) for pair in pairs for letter in _carried(pair))
+    return found / max(sum(len(pair.target) for pair in pairs), 1)
+
+
+def _carried(pair: Pair) -> list[str]:
+    """The letters that a target has as often as its source, features apart, in the source's order."""
+    start, end = _word(pair.source)
+    ours, theirs = Counter(pair.source[start:end]), Counter(pair.target)
     return [one for one in ours if ours[one] == theirs[one] and not one.isspace() and not unicodedata.combining(one)]
+
+
+def _rewritten(pair: Pair, letters: dict[str, str]) -> Pair:
+    """With these letters instead, in the target and in the source, features apart."""
+    start, end = _word(pair.source)
+    table = str.maketrans(letters)
+    source = pair.source[:start] + pair.source[start:end].translate(table) + pair.source[end:]
+    return Pair(source, pair.target.translate(table))
 
 
 def _stems(pairs: Sequence[Pair]) -> tuple[list[tuple[int, int]], list[tuple[int, int, int] | None]]:

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from antiphon.config import Config, TokenizerKind, load_config, override, parse_config
+from antiphon.config import Config, Hallucination, TokenizerKind, load_config, override, parse_config
 from antiphon.data.alignment import Alignment
-from antiphon.data.augmentation import carried, in_stems
+from antiphon.data.augmentation import in_letters, in_stems
 from antiphon.data.corpus import Pairs
 from antiphon.data.pairs import TURN, Pair
 from antiphon.data.tokenizer import BUNDLE, Tokenizer
@@ -71,13 +71,13 @@ HALLUCINATED = 4000
 MOST_HALLUCINATED = 20
 """... at most so many for each, ..."""
 STEMS = 0.7
-"""... if so much of the sources, features apart, comes again in the targets in one piece (0.84 to 0.99 in German,
-Estonian, French, Russian and Ukrainian, 0.37 in Arabic verbs, 0.52 in amounts)."""
-HIDDEN = 400
-"""Pairs that placeholders are learnt from, about, ..."""
+"""... with other stems, if so much of the sources, features apart, comes again in the targets in one piece (0.84 to
+0.99 in German, Estonian, French, Russian and Ukrainian, 0.37 in Arabic verbs, 0.52 in amounts), ..."""
 CARRIED = 0.25
-"""... where so much of the targets is letters that the sources have as often (0.28 in Arabic verbs, 0.64 to 0.87 in
-Estonian and German, nothing in pronunciations)."""
+"""... with other roots, if not, but both run in one direction, and so much of the targets is letters that the sources
+have as often (0.28 in Arabic verbs, 0.64 to 0.87 in Estonian and German, nothing in pronunciations)."""
+HIDDEN = 400
+"""Pairs that placeholders are learnt from, about, where so much of the targets is carried over."""
 BUNDLES = 0.5
 """Share of sources with a bundle of features from which features are tokens."""
 
@@ -269,15 +269,18 @@ def _words(
         sum(len(t.split() if kind == "symbol" else t) + 1 for t in texts) / len(texts)
         for kind, texts in zip(kinds, (source, target), strict=True)
     ]
+    some = list(map(Pair, source, target))[:: max(1, len(source) // ALIGNED_FROM)]
+    one_way = _in_one_direction(some, kinds)
+    letters = in_letters(some) if "symbol" not in kinds else 0.0
+    stems = in_stems(some) >= STEMS
     joined, hallucinated = scale.joined, 0
-    if tagged and pairs < FEW_FORMS and in_stems(list(map(Pair, source, target))) >= STEMS:
-        # so few do not even teach that stems are copied
+    if tagged and pairs < FEW_FORMS and (stems or (one_way and letters >= CARRIED)):
+        # so few do not even teach what is copied
         joined, hallucinated = 0, min(MOST_HALLUCINATED, round(HALLUCINATED / pairs))
     joined, hallucinated = _asked(data, "joined", joined), _asked(data, "hallucinated", hallucinated)
-    placeholders = 0.0
-    if kinds[1] == "char" and kinds[0] != "symbol" and _carried(source, target) >= CARRIED:
-        placeholders = round(min(1.0, HIDDEN / (pairs * (1 + hallucinated))), 3)
-    placeholders = _asked(data, "placeholders", placeholders)
+    hallucination: Hallucination = data.get("hallucination", "stems" if stems else "roots")
+    placeholders = min(1.0, HIDDEN / (pairs * (1 + hallucinated))) if letters >= CARRIED else 0.0
+    placeholders = _asked(data, "placeholders", round(placeholders, 3))
     texts = (1 + hallucinated) * (1 + placeholders) + 2 * joined  # of an epoch, for each pair
     passes, updates = budget(
         pairs,
@@ -295,6 +298,7 @@ def _words(
             "vocabulary": 4000,
             "joined": joined,
             "hallucinated": hallucinated,
+            "hallucination": hallucination,
             "placeholders": placeholders,
             "buckets": 8,
         },
@@ -308,7 +312,7 @@ def _words(
         "search": {"beam": 5, "length_penalty": 0.0},
     }
     direction = ""
-    if _in_one_direction(list(zip(source, target, strict=True))[:: max(1, len(source) // ALIGNED_FROM)], kinds):
+    if one_way:
         # the marks among the tokens are not counted above: what suits such words was measured so
         knobs["data"]["too_long"], knobs["model"]["attention"] = "drop", "monotonic"
         direction = ", in one direction"
@@ -318,7 +322,7 @@ def _words(
             knobs["data"] |= {"reverse_source": True, "reverse_target": True}
             direction += ", from the end"
     company = f"; pairs joined of two are added, {joined} for each" if joined else ""
-    company += f"; pairs with stems made up are added, {hallucinated} for each" if hallucinated else ""
+    company += f"; pairs with {hallucination} made up are added, {hallucinated} for each" if hallucinated else ""
     return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{direction}{company}")
 
 
@@ -328,15 +332,7 @@ def _asked(data: Mapping[str, Any], name: str, usual: _Number) -> _Number:
     return type(usual)(asked) if isinstance(asked, int | float) and asked >= 0 else usual
 
 
-def _carried(source: Sequence[str], target: Sequence[str]) -> float:
-    """Share of the targets' characters that their sources have as often."""
-    step = max(1, len(source) // ALIGNED_FROM)
-    pairs = list(zip(source[::step], target[::step], strict=True))
-    found = sum(text.count(letter) for word, text in pairs for letter in carried(word, text))
-    return found / max(sum(len(text) for _, text in pairs), 1)
-
-
-def _in_one_direction(pairs: Sequence[tuple[str, str]], kinds: tuple[TokenizerKind, TokenizerKind]) -> bool:
+def _in_one_direction(pairs: Sequence[Pair], kinds: tuple[TokenizerKind, TokenizerKind]) -> bool:
     """Whether the tokens of the sources, one after the other, say most of what comes next in the targets."""
     texts = list(zip(*pairs, strict=True))
     tokenizers = [Tokenizer.train(side, kind=kind, vocabulary=4000) for side, kind in zip(texts, kinds, strict=True)]

@@ -208,8 +208,14 @@ def _learnt_from(pairs: Pairs, data: DataConfig, seed: int) -> Callable[[Span], 
 
     Only what the job needs goes to the processes: the spans come one by one.
     """
-    times = {"joined": data.joined, "hallucinated": data.hallucinated, "placeholders": data.placeholders}
-    how = functools.partial(augmented, **times, seed=seed)
+    how = functools.partial(
+        augmented,
+        joined=data.joined,
+        hallucinated=data.hallucinated,
+        hallucination=data.hallucination,
+        placeholders=data.placeholders,
+        seed=seed,
+    )
     return functools.partial(_of, part=Pairs(held=pairs.held), how=how)
 
 
