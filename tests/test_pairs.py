@@ -232,7 +232,7 @@ def test_joined_pairs_are_two_of_the_data_side_by_side(texts, times):
 WORD = st.text("abcdé", min_size=0, max_size=9)
 
 
-@given(st.lists(st.tuples(WORD, st.sampled_from(["", "d", "x\u0301"])), min_size=1, max_size=8), st.integers(0, 3))
+@given(st.lists(st.tuples(WORD, st.sampled_from(["", "d", "x\u0301"])), min_size=1, max_size=8), st.integers(0, 1))
 def test_hallucinated_pairs_begin_like_another_word_and_end_as_they_did(texts, times):
     pairs = [Pair(f"V;{ending or '0'} {word}", f"ge{word}{ending}") for word, ending in texts]
     found = augmented(pairs, hallucinated=times, seed=3, part=7)
@@ -253,8 +253,8 @@ def test_hallucinated_pairs_begin_like_another_word_and_end_as_they_did(texts, t
     [("walk", "walked"), ("walk V;PST", "walked"), ("X;1 walk Y;2", "y walked"), ("ab V;X", "abs")],
 )
 def test_features_wherever_they_stand_stay_as_they_are(source, target):
-    made = augmented([Pair(source, target), Pair(source, target)], hallucinated=5, seed=1, part=0)[2:]
-    assert len(made) == (0 if "ab" in source else 10), "two letters are no stem"
+    made = augmented([Pair(source, target), Pair(source, target)], hallucinated=1, seed=1, part=0)[2:]
+    assert len(made) == (0 if "ab" in source else 2), "two letters are no stem"
     left, right = source.split("walk") if made else ("", "")
     for text, _ in made:
         assert text.startswith(left)
@@ -274,9 +274,9 @@ ROOT = st.text("bdkt", min_size=1, max_size=4)
 @given(st.lists(ROOT, min_size=1, max_size=8), st.integers(0, 3))
 def test_other_roots_stand_in_the_same_pattern(roots, times):
     pairs = [Pair(f"d;k {''.join(f'{letter}a' for letter in root)}", f"mu{'i'.join(root)}un") for root in roots]
-    found = augmented(pairs, hallucinated=times, hallucination="roots", seed=3, part=7)
+    found = augmented(pairs, hallucinated=2 * times, seed=3, part=7)  # and no stems, of which half would be
     assert found[: len(pairs)] == pairs
-    assert found == augmented(iter(pairs), hallucinated=times, hallucination="roots", seed=3, part=7)
+    assert found == augmented(iter(pairs), hallucinated=2 * times, seed=3, part=7)
     assert len(found) <= (1 + times) * len(pairs)
     for source, target in found[len(pairs) :]:
         features, _, word = source.partition(" ")
@@ -289,7 +289,7 @@ def test_other_roots_stand_in_the_same_pattern(roots, times):
 
 def test_roots_are_made_up_from_many():
     pairs = [Pair(f"V;PST {a}a{b}a", f"{a}i{b}") for a, b in ("kt", "db", "sr", "ml", "fn")]
-    made = augmented(pairs, hallucinated=20, hallucination="roots", seed=1, part=0)[5:]
+    made = augmented(pairs, hallucinated=40, seed=1, part=0)[5:]
     assert len(made) > 60
     assert len(set(made)) > 40
 

@@ -18,7 +18,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 
 from antiphon.errors import UsageError
 
-Hallucination = Literal["stems", "roots"]
 TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
@@ -66,11 +65,9 @@ class DataConfig(_Group):
     """Pairs made of two random ones, one behind the other, for each training pair: teaches few pairs not to skip or
     repeat (Kondo et al. 2021)."""
     hallucinated: Annotated[int, Field(ge=0, le=100)] = 0
-    """Pairs made up for each training pair, in the way of ``hallucination`` (Silfverberg et al. 2017). They teach few
-    pairs to copy, in inflection above all."""
-    hallucination: Hallucination = "stems"
-    """stems: the piece that source and target share begins like another word. roots: the letters that both have
-    equally often become others, the same ones on both sides."""
+    """Pairs made up for each training pair (Silfverberg et al. 2017). In half of them the stem that source and target
+    share begins like another word, in half of them letters that both have become others. They teach few pairs to copy,
+    in inflection above all."""
     placeholders: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the training pairs that come once more with letters hidden behind placeholders, so that a letter which
     training has not seen can be carried over into the answer (characters; Luong et al. 2015 do so with words)."""

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from difflib import SequenceMatcher
 
 import numpy as np
 
-from antiphon.config import Hallucination
 from antiphon.data.pairs import Pair
 from antiphon.data.placeholders import SIGNS
 from antiphon.data.tokenizer import BUNDLE
@@ -27,7 +26,6 @@ def augmented(
     *,
     joined: int = 0,
     hallucinated: int = 0,
-    hallucination: Hallucination = "stems",
     placeholders: float = 0.0,
     seed: int,
     part: int,
@@ -38,14 +36,15 @@ def augmented(
     behind or before another: a decoder that skips, repeats or counts positions is found out (Kondo et al. 2021; Nguyen
     et al. 2021).
 
-    *Hallucinated*, stems: the longest piece that a source (without its features) and its target share begins like
+    *Hallucinated*, one half: the longest piece that a source (without its features) and its target share begins like
     another source: of ``N;DAT;PL Zuschlag`` → ``Zuschlägen`` and ``Mauer`` comes ``N;DAT;PL Mauchlag`` →
     ``Mauchlägen``. So copying is learnt apart from the words that are copied. (Silfverberg et al. 2017 and
     Anastasopoulos & Neubig 2019 fill stems with random letters; those of another word were better here.) Some pairs
     share no stem and give none.
 
-    *Hallucinated*, roots: letters that source and target have as often become others, seven in ten, the same ones on
-    both sides: of ``V;PST;3;SG;F kataba`` → ``katabat`` comes ``daraba`` → ``darabat``, whatever stands between them.
+    *Hallucinated*, the other half: letters that source and target have as often become others, seven in ten, the same
+    ones on both sides: of ``V;PST;3;SG;F kataba`` → ``katabat`` comes ``daraba`` → ``darabat``. So where vowels change
+    inside of a word, its root is copied.
 
     *With placeholders*: letters that source and target have as often, one or a few, are hidden behind signs that stand
     for any letter (`Placeholders`).
@@ -56,13 +55,13 @@ def augmented(
         pairs: of one part of the data.
         joined: so many for each pair.
         hallucinated: so many for each pair, at most.
-        hallucination: in which way.
         placeholders: this share of the pairs, made-up ones among them, comes once more with placeholders.
         seed, part: the same two give the same pairs.
     """
     found = list(pairs)
     side_by_side = _joined(found, joined, np.random.default_rng([seed % 2**64, part, 6]))
-    made_up = _WAYS[hallucination](found, hallucinated, np.random.default_rng([seed % 2**64, part, 7]))
+    made_up = _with_stems(found, hallucinated - hallucinated // 2, np.random.default_rng([seed % 2**64, part, 7]))
+    made_up += _with_roots(found, hallucinated // 2, np.random.default_rng([seed % 2**64, part, 9]))
     hidden = _hidden([*found, *made_up], placeholders, np.random.default_rng([seed % 2**64, part, 8]))
     return [*found, *side_by_side, *made_up, *hidden]
 
@@ -117,12 +116,6 @@ def _with_roots(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> 
         if others:
             found.append(_rewritten(pair, others))
     return found
-
-
-_WAYS: dict[Hallucination, Callable[[Sequence[Pair], int, np.random.Generator], list[Pair]]] = {
-    "stems": _with_stems,
-    "roots": _with_roots,
-}
 
 
 def _hidden(pairs: Sequence[Pair], share: float, rng: np.random.Generator) -> list[Pair]:

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from antiphon.config import Config, Hallucination, TokenizerKind, load_config, override, parse_config
+from antiphon.config import Config, TokenizerKind, load_config, override, parse_config
 from antiphon.data.alignment import Alignment
 from antiphon.data.augmentation import in_letters, in_stems
 from antiphon.data.corpus import Pairs
@@ -71,11 +71,11 @@ HALLUCINATED = 4000
 MOST_HALLUCINATED = 20
 """... at most so many for each, ..."""
 STEMS = 0.7
-"""... with other stems, if so much of the sources, features apart, comes again in the targets in one piece (0.84 to
-0.99 in German, Estonian, French, Russian and Ukrainian, 0.37 in Arabic verbs, 0.52 in amounts), ..."""
+"""... if so much of the sources, features apart, comes again in the targets in one piece (0.84 to 0.99 in German,
+Estonian, French, Russian and Ukrainian, 0.37 in Arabic verbs, 0.52 in amounts), ..."""
 CARRIED = 0.25
-"""... with other roots, if not, but both run in one direction, and so much of the targets is letters that the sources
-have as often (0.28 in Arabic verbs, 0.64 to 0.87 in Estonian and German, nothing in pronunciations)."""
+"""... or if both run in one direction and so much of the targets is letters that the sources have as often (0.28 in
+Arabic verbs, 0.64 to 0.87 in Estonian and German, nothing in pronunciations)."""
 HIDDEN = 400
 """Pairs that placeholders are learnt from, about, where so much of the targets is carried over."""
 BUNDLES = 0.5
@@ -272,13 +272,11 @@ def _words(
     some = list(map(Pair, source, target))[:: max(1, len(source) // ALIGNED_FROM)]
     one_way = _in_one_direction(some, kinds)
     letters = in_letters(some) if "symbol" not in kinds else 0.0
-    stems = in_stems(some) >= STEMS
     joined, hallucinated = scale.joined, 0
-    if tagged and pairs < FEW_FORMS and (stems or (one_way and letters >= CARRIED)):
+    if tagged and pairs < FEW_FORMS and (in_stems(some) >= STEMS or (one_way and letters >= CARRIED)):
         # so few do not even teach what is copied
         joined, hallucinated = 0, min(MOST_HALLUCINATED, round(HALLUCINATED / pairs))
     joined, hallucinated = _asked(data, "joined", joined), _asked(data, "hallucinated", hallucinated)
-    hallucination: Hallucination = data.get("hallucination", "stems" if stems else "roots")
     placeholders = min(1.0, HIDDEN / (pairs * (1 + hallucinated))) if letters >= CARRIED else 0.0
     placeholders = _asked(data, "placeholders", round(placeholders, 3))
     texts = (1 + hallucinated) * (1 + placeholders) + 2 * joined  # of an epoch, for each pair
@@ -298,7 +296,6 @@ def _words(
             "vocabulary": 4000,
             "joined": joined,
             "hallucinated": hallucinated,
-            "hallucination": hallucination,
             "placeholders": placeholders,
             "buckets": 8,
         },
@@ -322,7 +319,7 @@ def _words(
             knobs["data"] |= {"reverse_source": True, "reverse_target": True}
             direction += ", from the end"
     company = f"; pairs joined of two are added, {joined} for each" if joined else ""
-    company += f"; pairs with {hallucination} made up are added, {hallucinated} for each" if hallucinated else ""
+    company += f"; pairs made up are added, {hallucinated} for each" if hallucinated else ""
     return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{direction}{company}")
 
 

@@ -212,7 +212,6 @@ def _learnt_from(pairs: Pairs, data: DataConfig, seed: int) -> Callable[[Span], 
         augmented,
         joined=data.joined,
         hallucinated=data.hallucinated,
-        hallucination=data.hallucination,
         placeholders=data.placeholders,
         seed=seed,
     )
