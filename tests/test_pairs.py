@@ -232,7 +232,7 @@ def test_joined_pairs_are_two_of_the_data_side_by_side(texts, times):
 WORD = st.text("abcdé", min_size=0, max_size=9)
 
 
-@given(st.lists(st.tuples(WORD, st.sampled_from(["", "d", "x\u0301"])), min_size=1, max_size=8), st.integers(0, 1))
+@given(st.lists(st.tuples(WORD, st.sampled_from(["", "d", "x\u0301"])), min_size=1, max_size=8), st.integers(0, 3))
 def test_hallucinated_pairs_begin_like_another_word_and_end_as_they_did(texts, times):
     pairs = [Pair(f"V;{ending or '0'} {word}", f"ge{word}{ending}") for word, ending in texts]
     found = augmented(pairs, hallucinated=times, seed=3, part=7)
@@ -240,12 +240,14 @@ def test_hallucinated_pairs_begin_like_another_word_and_end_as_they_did(texts, t
     assert found == augmented(iter(pairs), hallucinated=times, seed=3, part=7)
     made = found[len(pairs) :]
     assert len(made) <= times * len(pairs)
-    if all(len(word) >= 3 for word, _ in texts):
-        assert len(made) == times * len(pairs), "every stem is long enough"
+    long = all(len(word) >= 3 for word, _ in texts)
+    if long and times == 1:
+        assert len(made) == len(pairs), "every stem is long enough"
     for source, target in made:
         features, _, word = source.partition(" ")
         assert target == f"ge{word}{features[2:].strip('0')}", "what is said of one word is said of the other"
-        assert any(word.startswith(other[:2]) for other, _ in texts)
+        if long and times == 1:  # the second time letters are others
+            assert any(word.startswith(other[:2]) for other, _ in texts)
 
 
 @pytest.mark.parametrize(
@@ -274,9 +276,9 @@ ROOT = st.text("bdkt", min_size=1, max_size=4)
 @given(st.lists(ROOT, min_size=1, max_size=8), st.integers(0, 3))
 def test_other_roots_stand_in_the_same_pattern(roots, times):
     pairs = [Pair(f"d;k {''.join(f'{letter}a' for letter in root)}", f"mu{'i'.join(root)}un") for root in roots]
-    found = augmented(pairs, hallucinated=2 * times, seed=3, part=7)  # and no stems, of which half would be
+    found = augmented(pairs, hallucinated=times, seed=3, part=7)
     assert found[: len(pairs)] == pairs
-    assert found == augmented(iter(pairs), hallucinated=2 * times, seed=3, part=7)
+    assert found == augmented(iter(pairs), hallucinated=times, seed=3, part=7)
     assert len(found) <= (1 + times) * len(pairs)
     for source, target in found[len(pairs) :]:
         features, _, word = source.partition(" ")
@@ -289,7 +291,7 @@ def test_other_roots_stand_in_the_same_pattern(roots, times):
 
 def test_roots_are_made_up_from_many():
     pairs = [Pair(f"V;PST {a}a{b}a", f"{a}i{b}") for a, b in ("kt", "db", "sr", "ml", "fn")]
-    made = augmented(pairs, hallucinated=40, seed=1, part=0)[5:]
+    made = augmented(pairs, hallucinated=20, seed=1, part=0)[5:]
     assert len(made) > 60
     assert len(set(made)) > 40
 

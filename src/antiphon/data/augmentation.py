@@ -39,12 +39,11 @@ def augmented(
     *Hallucinated*, one half: the longest piece that a source (without its features) and its target share begins like
     another source: of ``N;DAT;PL Zuschlag`` → ``Zuschlägen`` and ``Mauer`` comes ``N;DAT;PL Mauchlag`` →
     ``Mauchlägen``. So copying is learnt apart from the words that are copied. (Silfverberg et al. 2017 and
-    Anastasopoulos & Neubig 2019 fill stems with random letters; those of another word were better here.) Some pairs
-    share no stem and give none.
+    Anastasopoulos & Neubig 2019 fill stems with random letters; those of another word were better here.)
 
-    *Hallucinated*, the other half: letters that source and target have as often become others, seven in ten, the same
-    ones on both sides: of ``V;PST;3;SG;F kataba`` → ``katabat`` comes ``daraba`` → ``darabat``. So where vowels change
-    inside of a word, its root is copied.
+    *Hallucinated*, the other half, and all where no stem is shared: letters that source and target have as often become
+    others, seven in ten, the same ones on both sides: of ``V;PST;3;SG;F kataba`` → ``katabat`` comes ``daraba`` →
+    ``darabat``. So where vowels change inside of a word, its root is copied.
 
     *With placeholders*: letters that source and target have as often, one or a few, are hidden behind signs that stand
     for any letter (`Placeholders`).
@@ -60,8 +59,7 @@ def augmented(
     """
     found = list(pairs)
     side_by_side = _joined(found, joined, np.random.default_rng([seed % 2**64, part, 6]))
-    made_up = _with_stems(found, hallucinated - hallucinated // 2, np.random.default_rng([seed % 2**64, part, 7]))
-    made_up += _with_roots(found, hallucinated // 2, np.random.default_rng([seed % 2**64, part, 9]))
+    made_up = _hallucinated(found, hallucinated, np.random.default_rng([seed % 2**64, part, 7]))
     hidden = _hidden([*found, *made_up], placeholders, np.random.default_rng([seed % 2**64, part, 8]))
     return [*found, *side_by_side, *made_up, *hidden]
 
@@ -79,43 +77,49 @@ def _joined(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list
     return [Pair(f"{a.source} {b.source}", f"{a.target} {b.target}") for a, b in both]
 
 
-def _with_stems(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
+def _hallucinated(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
     if not times:
         return []
     words, stems = _stems(pairs)
-    found = []
-    for place in np.tile(np.arange(len(pairs)), times):
-        if (stem := stems[place]) is None:
-            continue
-        source, target, length = stem
-        start, end = words[other := int(rng.integers(len(pairs)))]
-        beginning = _beginning(pairs[other].source[start:end], inside=source > words[place][0], rng=rng)
-        if not beginning:
-            continue
-        cut = length - int(rng.integers(1, min(KEPT, length - 1), endpoint=True))
-        pair = pairs[place]
-        while cut < length and unicodedata.combining(pair.source[source + cut]):  # a mark goes with its letter
-            cut += 1
-        written = (text[:at] + beginning + text[at + cut :] for text, at in zip(pair, (source, target), strict=True))
-        found.append(Pair(*written))
-    return found
-
-
-def _with_roots(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
-    if not times:
-        return []
     roots = [_carried(pair) for pair in pairs]
     letters = [letter for root in roots for letter in root]
     found = []
-    for place in np.tile(np.arange(len(pairs)), times).tolist():
-        pair, others = pairs[place], dict[str, str]()
-        for letter in roots[place]:
-            other = letters[int(rng.integers(len(letters)))]
-            if rng.random() < EXCHANGED and not any(other in text for text in (*pair, *others.values())):
-                others[letter] = other
-        if others:
-            found.append(_rewritten(pair, others))
+    for turn in range(times):
+        for pair, word, stem, root in zip(pairs, words, stems, roots, strict=True):
+            made = None
+            if turn % 2 == 0 and stem is not None:
+                other = int(rng.integers(len(pairs)))
+                start, end = words[other]
+                made = _with_stem(pair, word, stem, like=pairs[other].source[start:end], rng=rng)
+            if made is None:
+                made = _with_root(pair, root, letters, rng)
+            if made is not None:
+                found.append(made)
     return found
+
+
+def _with_stem(
+    pair: Pair, word: tuple[int, int], stem: tuple[int, int, int], *, like: str, rng: np.random.Generator
+) -> Pair | None:
+    """The pair with a stem that begins as another word does; None if that is too short."""
+    source, target, length = stem
+    beginning = _beginning(like, inside=source > word[0], rng=rng)
+    if not beginning:
+        return None
+    cut = length - int(rng.integers(1, min(KEPT, length - 1), endpoint=True))
+    while cut < length and unicodedata.combining(pair.source[source + cut]):  # a mark goes with its letter
+        cut += 1
+    return Pair(*(text[:at] + beginning + text[at + cut :] for text, at in zip(pair, (source, target), strict=True)))
+
+
+def _with_root(pair: Pair, root: Sequence[str], letters: Sequence[str], rng: np.random.Generator) -> Pair | None:
+    """The pair with others of these letters in its root; None if all of them are its own."""
+    others = dict[str, str]()
+    for letter in root:
+        other = letters[int(rng.integers(len(letters)))]
+        if rng.random() < EXCHANGED and not any(other in text for text in (*pair, *others.values())):
+            others[letter] = other
+    return _rewritten(pair, others) if others else None
 
 
 def _hidden(pairs: Sequence[Pair], share: float, rng: np.random.Generator) -> list[Pair]:
