@@ -71,6 +71,12 @@ def in_stems(pairs: Sequence[Pair]) -> float:
     return sum(stem[2] for stem in stems if stem) / max(sum(end - start for start, end in words), 1)
 
 
+def in_letters(pairs: Sequence[Pair]) -> float:
+    """Share of the targets' characters that their sources, features apart, have as often."""
+    found = sum(pair.target.count(letter) for pair in pairs for letter in _carried(pair))
+    return found / max(sum(len(pair.target) for pair in pairs), 1)
+
+
 def _joined(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
     first, second = rng.integers(0, max(len(pairs), 1), (2, times * len(pairs)))
     both = ((pairs[one], pairs[two]) for one, two in zip(first, second, strict=True))
@@ -134,12 +140,6 @@ def _hidden(pairs: Sequence[Pair], share: float, rng: np.random.Generator) -> li
         some = sorted(rng.choice(len(letters), count, replace=False).tolist())
         found.append(_rewritten(pairs[place], {letters[at]: sign for at, sign in zip(some, SIGNS, strict=False)}))
     return found
-
-
-def in_letters(pairs: Sequence[Pair]) -> float:
-    """Share of the targets' characters that their sources, features apart, have as often."""
-    found = sum(pair.target.count(letter) for pair in pairs for letter in _carried(pair))
-    return found / max(sum(len(pair.target) for pair in pairs), 1)
 
 
 def _carried(pair: Pair) -> list[str]:
