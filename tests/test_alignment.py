@@ -216,6 +216,17 @@ def test_auto_tells_base_forms_from_answers():
     assert settle(talk * 20, None, {})[1].startswith("a conversation")
 
 
+def test_auto_keeps_its_tokenizers_where_only_the_vocabularies_are_asked_for():
+    asked = [Pair(f"{lemma}s", lemma) for lemma in ("walk", "talk", "jump", "kiss", "help", "open")] * 20
+    for share, tied in ((True, "all"), (False, "target")):
+        config, _ = settle(asked, None, {"data": {"share_vocabulary": share}})
+        assert (config.data.tokenizer, config.data.target_tokenizer) == ("char", "char")
+        assert (config.data.share_vocabulary, config.model.tied) == (share, tied)
+    assert settle(asked, None, {})[0].model.tied == "all"
+    own, _ = settle(asked, None, {"data": {"tokenizer": "bpe"}})
+    assert (own.data.tokenizer, own.data.target_tokenizer, own.data.placeholders) == ("bpe", None, 0)
+
+
 def test_auto_goes_through_fewer_pairs_more_often():
     asked = [Pair(f"V;PST {lemma}", f"{lemma}ed") for lemma in ("walk", "talk", "jump")] * 40
     epochs = [

@@ -33,10 +33,8 @@ AUTO = "auto"
 """Name of the preset that this module completes."""
 MARKS = (("model", "attention"), ("data", "too_long"), ("data", "reverse_source"), ("data", "reverse_target"))
 """Knobs that are set for monotonic attention alone."""
-TOKENIZING = frozenset(("tokenizer", "target_tokenizer", "share_vocabulary"))
-"""Knobs that say what a token is ..."""
-OF_CHARACTERS = frozenset(("placeholders",))
-"""... and what suits characters alone."""
+OF_TOKENIZERS = frozenset(("tokenizer", "target_tokenizer", "share_vocabulary", "placeholders"))
+"""The tokenizers, and what follows from them."""
 SAMPLE = 20_000
 """Pairs looked at, spread evenly over the data."""
 ECHO = 0.2
@@ -152,11 +150,11 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     data = asked.get("data", {})
     choice = _of(pairs, _Budget(asked.get("train", {})), data)
     knobs = choice.knobs
-    if not TOKENIZING.isdisjoint(data):  # then the user's tokenizers decide what can be shared
-        gone = TOKENIZING | OF_CHARACTERS
-        knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in gone}
-        one = data.get("share_vocabulary", True) and data.get("target_tokenizer") in (None, data.get("tokenizer"))
-        knobs["model"]["tied"] = "all" if one else "target"
+    if not {"tokenizer", "target_tokenizer"}.isdisjoint(data):  # then the user's tokenizers decide what goes with them
+        knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in OF_TOKENIZERS}
+    found = {**knobs["data"], **data}
+    one = found.get("share_vocabulary", True) and found.get("target_tokenizer") in (None, found.get("tokenizer"))
+    knobs["model"]["tied"] = "all" if one else "target"
     if asked.get("train", {}).get("dev_answers") == 0:  # then there are none to be judged
         knobs["train"].pop("dev_metric", None)
     own = asked.get("model", {}).get("attention")
@@ -302,7 +300,6 @@ def _words(
         "model": {
             **_sized(scale.width),
             "encoder_hidden": scale.encoder,
-            "tied": "all" if one else "target",
             "dropout": _dropout(passes, pairs, scale.dropout),
         },
         "train": {"batch_tokens": scale.rows, "dev_metric": "accuracy", "dev_answers": 1000, **pace},
