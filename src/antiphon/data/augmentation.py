@@ -42,8 +42,8 @@ def augmented(
     Anastasopoulos & Neubig 2019 fill stems with random letters; those of another word were better here.)
 
     *Hallucinated*, the other half, and all where no stem is shared: letters that source and target have as often become
-    others, seven in ten, the same ones on both sides: of ``V;PST;3;SG;F kataba`` → ``katabat`` comes ``daraba`` →
-    ``darabat``. So where vowels change inside of a word, its root is copied.
+    others, seven in ten, the same ones on both sides: of ``V;PRS;3;SG kataba`` → ``yaktubu`` comes ``daraba`` →
+    ``yadrubu``. So where vowels change inside of a word, its root is copied.
 
     *With placeholders*: letters that source and target have as often, one or a few, are hidden behind signs that stand
     for any letter (`Placeholders`).
