@@ -246,9 +246,7 @@ def test_hallucinated_pairs_begin_like_another_word_and_end_as_they_did(texts, t
         assert target == f"ge{word}{features[2:].strip('0')}", "what is said of one word is said of the other"
         like_another += any(word.startswith(other[:2]) for other, _ in texts)
     if all(len(word) >= 3 for word, _ in texts):
-        assert like_another >= (times + 1) // 2 * len(pairs), (
-            "every stem is long enough"
-        )
+        assert like_another >= (times + 1) // 2 * len(pairs), "every stem is long enough"
 
 
 @pytest.mark.parametrize(
