@@ -9,14 +9,15 @@ import pytest
 
 import antiphon
 from antiphon.config import Config, load_config
+from antiphon.conversations import Conversations
 from antiphon.data.automatic import settle
 from antiphon.data.pairs import Pair
-from antiphon.errors import FolderError, UsageError
+from antiphon.errors import DataError, FolderError, UsageError
 from antiphon.export.folder import export
 from antiphon.learning import learn
 from antiphon.model import load_one
 from antiphon.runtime import folder as files
-from antiphon.training.progress import Joined, Member, Started, Stopped
+from antiphon.training.progress import Joined, Member, Started, Stopped, Student
 from small_runs import Watcher, knobs, write_pairs
 
 MANY = 3
@@ -118,9 +119,82 @@ def test_all_of_them_teach(home):
     assert runs[0].best_dev == runs[1].best_dev
 
 
+DISTILLED = {"train": {"members": 2, "distilled": True}}
+
+
+@pytest.fixture(scope="module")
+def distilled(home):
+    """A run of two models and the one that they have taught, and what it told."""
+    watcher = Watcher()
+    run = antiphon.train(home / "pairs.tsv", home / "distilled", observer=watcher, knobs=knobs(updates=20, **DISTILLED))
+    return run, watcher
+
+
+def test_the_one_that_they_have_taught_is_what_teachers_make_of_it_and_answers(home, distilled):
+    run, watcher = distilled
+    config, facts = files.read_config(home / "distilled")
+    teachers = ",".join(str(home / f"alone{n}") for n in (1, 2))
+    wanted = knobs(updates=20, data={"buckets": config.data.buckets}, train={"teachers": teachers})
+    antiphon.train(home / "pairs.tsv", home / "taught3", seed=3, knobs=wanted)
+    written = (home / "distilled" / files.STUDENT / files.WEIGHTS).read_bytes()
+    assert written == (home / "taught3" / files.WEIGHTS).read_bytes() != (home / "alone3" / files.WEIGHTS).read_bytes()
+    pairs = [(source, source) for source in ("a b c", "h", "d d e f")]
+    model = antiphon.load(home / "distilled")
+    assert model.score(pairs) == antiphon.load(home / "taught3").score(pairs)
+    assert model.folder == home / "distilled"
+    assert (facts[files.MEMBERS], facts[files.STUDENT]) == (2, True)
+    [student], [joined] = watcher.of(Student), watcher.of(Joined)
+    assert student.members == joined.members == 2
+    assert joined.student == run.best_dev not in (joined.alone, joined.together)
+    assert len(watcher.of(Stopped)) == 3
+    assert run.updates == 60
+
+
+def test_the_one_that_they_have_taught_is_exported_alone(home, distilled):
+    export(home / "distilled", home / "exported-one")
+    assert not (home / "exported-one" / files.MEMBERS).exists()
+    pairs = [("a b c", "c b a"), ("h", "h")]
+    run, exported = antiphon.load(home / "distilled"), antiphon.load(home / "exported-one")
+    np.testing.assert_allclose(run.score(pairs), exported.score(pairs), atol=1e-3)
+    card = (home / "exported-one" / files.CARD).read_text(encoding="utf-8")
+    assert card.startswith("# distilled\n")
+    assert "It has learnt from others: dev loss" in card
+    assert "the one in student/ answers" in (home / "distilled" / files.CARD).read_text(encoding="utf-8")
+
+
+def test_the_one_that_they_have_taught_can_learn_from_corrections(home, distilled):
+    nothing = Conversations(str(home / "none.db"))
+    with pytest.raises(DataError, match="corrections"):
+        learn(home / "distilled", nothing, home / "learnt")
+    nothing.close()
+
+
+def test_while_it_is_being_taught_its_teachers_answer_and_resumed_equals_never_stopped(home, distilled):
+    class Stopper(Watcher):
+        def __call__(self, event) -> None:
+            self.stop_at = 10 if self.of(Student) else 0
+            super().__call__(event)
+
+    wanted = knobs(updates=20, **DISTILLED)
+    first = antiphon.train(home / "pairs.tsv", home / "halfway", observer=Stopper(), knobs=wanted)
+    assert not first.finished
+    pairs = [("a b c", "c b a"), ("h", "h")]
+    teachers = antiphon.load(home / "alone1", home / "alone2")
+    assert antiphon.load(home / "halfway").score(pairs) == teachers.score(pairs)
+    again = Watcher()
+    assert antiphon.train(home / "pairs.tsv", home / "halfway", resume=True, observer=again).finished
+    assert len(again.of(Started)) == 1
+    whole, parts = ((home / name / files.STUDENT / files.WEIGHTS).read_bytes() for name in ("distilled", "halfway"))
+    assert whole == parts
+
+
 def test_minutes_are_shared_and_seeds_are_not():
     config = load_config(
-        None, {"train": {"members": 4, "minutes": 10, "seed": (1 << 63) - 1}, "data": {"ids": "s3://a"}}
+        None,
+        {
+            "train": {"members": 3, "distilled": True, "minutes": 10, "seed": (1 << 63) - 1},
+            "data": {"ids": "s3://a"},
+        },
     )
     parts = [config.of_one(number) for number in (1, 2, 3, 4)]
     assert {part.train.minutes for part in parts} == {2.5}
@@ -130,9 +204,9 @@ def test_minutes_are_shared_and_seeds_are_not():
 
 def test_what_auto_chooses_for_each_fits_its_share_of_the_minutes():
     pairs = [Pair(f"word{n}", " ".join(f"{n}")) for n in range(5000)]
-    several, one = ({"minutes": 9, "members": 3}, {"minutes": 3})
-    chosen = [settle(pairs, None, {"train": train})[0].of_one() for train in (several, one)]
-    assert chosen[0] == chosen[1]
+    ways = {"minutes": 9, "members": 3}, {"minutes": 9, "members": 2, "distilled": True}, {"minutes": 3}
+    several, distilled, one = (settle(pairs, None, {"train": train})[0].of_one() for train in ways)
+    assert several == distilled == one
 
 
 @pytest.mark.parametrize("count", [0, 17, -1, "3", 2.5, None, 10**400])

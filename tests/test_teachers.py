@@ -111,6 +111,19 @@ def test_the_teachers_change_what_is_learnt_and_not_themselves(home, tmp_path):
     antiphon.load(tmp_path / "taught").predict(["a b c"])  # which needs no teacher any more
 
 
+def test_while_a_softmax_is_sampled_teachers_are_not_asked(home, tmp_path):
+    given = taught(home, updates=12, samples=4, sampled_until=0.5)
+    watcher = Watcher()
+    antiphon.train(home / "pairs.tsv", tmp_path / "half", knobs=given, observer=watcher)
+    assert [event.update for event in watcher.of(Warned)] == [6]
+    given["train"] |= {"sampled_until": 0.99}
+    antiphon.train(home / "pairs.tsv", tmp_path / "never", knobs=given)
+    del given["train"]["teachers"]
+    antiphon.train(home / "pairs.tsv", tmp_path / "alone", knobs=given)
+    half, never, alone = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("half", "never", "alone"))
+    assert never == alone != half
+
+
 def test_runs_of_two_seeds_on_one_file_are_judged_by_the_same_pairs_and_answer_together(home):
     both = [home / f"teacher{n}" for n in (1, 2)]
     ids = [(run / "ids" / "dev-00000.npz").read_bytes() for run in both]
@@ -165,8 +178,9 @@ def test_what_is_no_teacher_is_refused_before_anything_is_made(home, tmp_path):
     with pytest.raises(UsageError, match=r"tokenizers of .*teacher1 are others, --train.teachers; train it on"):
         antiphon.train(tmp_path / "others.tsv", tmp_path / "run", knobs=taught(home))
     for wrong in ({"model": {"softmax": "sampled"}}, {"data": {"subword_dropout": 0.1, "tokenizer": "bpe"}}):
-        with pytest.raises(UsageError, match=r"train\.teachers needs"):
-            load_config(None, {"train": {"teachers": "a"}, **wrong})
+        for name, value in (("teachers", "a"), ("distilled", True)):
+            with pytest.raises(UsageError, match=rf"train\.{name} needs"):
+                load_config(None, {"train": {name: value}, **wrong})
 
 
 def test_an_exported_model_is_no_teacher(home, tmp_path):

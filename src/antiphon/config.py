@@ -192,17 +192,21 @@ class TrainConfig(_Group):
     members: Annotated[int, Field(ge=1, le=MOST_MEMBERS)] = 1
     """Models trained one after the other, from a seed each, that answer together with the mean of their probabilities:
     better than one, for as many times the work. They share the minutes; updates and epochs are each one's."""
+    distilled: bool = False
+    """After ``members`` one more is trained, which learns from them as from ``teachers``, and answers in their place:
+    nearly as good as all together, as small and fast as one (full softmax only). It has its share of the minutes."""
     teachers: str | None = None
     """Run folders, comma-separated, whose mean prediction is learnt from beside the truth: several models become one
-    (Hinton et al. 2015; full softmax only). Same data and tokenizers. They are asked once, before the first update."""
+    (Hinton et al. 2015; full softmax only). Same data and tokenizers. They are asked once, before the first update that
+    learns from them."""
     distillation: Share = 0.7
     """How much of what is learnt is the teachers' prediction; the rest is the truth."""
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Sampled words an update (sampled softmax)."""
     sampled_until: Share = 0.0
     """Share of the budget, from its beginning, in which a full softmax is trained on the true and ``samples`` sampled
-    words: an update is cheaper. The rest is trained on all words; all of it without a budget, with fewer words than
-    twice ``samples``, with ``consistency`` or ``teachers``."""
+    words: an update is cheaper. The rest is trained on all words, and from the teachers; all of it without a budget,
+    with fewer words than twice ``samples`` or with ``consistency``."""
     average: Share = 0.998
     """Decay of the moving average of the weights that is evaluated and kept; 0: none."""
     batch_tokens: Annotated[int, Field(ge=1, le=1 << 22)] = 2000
@@ -225,6 +229,11 @@ class TrainConfig(_Group):
     """CPU threads; None: all cores, shared evenly by the processes that a launcher started on this machine."""
     link_seconds: Annotated[float, Field(gt=0, le=1e6)] = 60.0
     """Several processes: longest wait for another's answer before training ends with an error."""
+
+    @property
+    def models(self) -> int:
+        """How many are trained in all."""
+        return self.members + self.distilled
 
     @property
     def teacher_folders(self) -> list[Path]:
@@ -281,15 +290,15 @@ class Config(_Group):
     search: SearchConfig = SearchConfig()
 
     def of_one(self, number: int = 1) -> Config:
-        """The knobs of one of ``train.members`` models, counted from 1: its seed, its share of the minutes."""
+        """The knobs of one of ``train.models`` models, counted from 1: its seed, its share of the minutes."""
         data, train = self.data, self.train
         seed = (train.seed + number - 1 + (1 << 63)) % (1 << 64) - (1 << 63)  # the largest seed has one after it too
-        minutes = train.minutes and train.minutes / train.members
+        minutes = train.minutes and train.minutes / train.models
         ids = f"{data.ids}/members/{number}" if data.ids and number > 1 else data.ids
         return self.model_copy(
             update={
                 "data": data.model_copy(update={"ids": ids}),
-                "train": train.model_copy(update={"members": 1, "seed": seed, "minutes": minutes}),
+                "train": train.model_copy(update={"members": 1, "distilled": False, "seed": seed, "minutes": minutes}),
             }
         )
 
@@ -320,10 +329,11 @@ class Config(_Group):
             raise ValueError('model.attention = "monotonic" needs data.subword_dropout = 0')
         if self.train.consistency and model.softmax == "sampled":
             raise ValueError('train.consistency needs model.softmax = "full"')
-        if self.train.teachers is not None and model.softmax == "sampled":
-            raise ValueError('train.teachers needs model.softmax = "full"')
-        if self.train.teachers is not None and data.subword_dropout:
-            raise ValueError("train.teachers needs data.subword_dropout = 0: what they say of a pair is kept")
+        for name in ("teachers", "distilled"):
+            if getattr(self.train, name) and model.softmax == "sampled":
+                raise ValueError(f'train.{name} needs model.softmax = "full"')
+            if getattr(self.train, name) and data.subword_dropout:
+                raise ValueError(f"train.{name} needs data.subword_dropout = 0: what teachers say of a pair is kept")
         return self
 
 

@@ -126,20 +126,21 @@ def learn(
     source, target = Path(run), Path(out)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise FolderError("the folder exists already", where=str(target), cure="choose another --out")
+    source, *others = files.members(source, files.read_config(source)[1])
     config, facts = files.read_config(source)
     tokenizers = files.read_tokenizers(source)
     if not is_there(files.ids_of(config, source), "train"):
         raise FolderError("no run folder: it has no training data to replay", where=str(source), cure="give a run")
-    if len(files.members(source, facts)) > 1:
+    if others:
         raise FolderError(
             "several models that answer together cannot learn from corrections",
             where=str(source),
-            cure="train one alone: --train.members 1",
+            cure="train one alone (--train.members 1), or let them teach one (--train.distilled)",
         )
     if other := files.changed(source, files.sums_of(facts)):
         cure = "let antiphon train --resume mend it"
         raise FolderError("not what training wrote there", where=str(source / other[0]), cure=cure)
-    found = lessons(conversations.every_turn(), name or source.resolve().name)
+    found = lessons(conversations.every_turn(), name or Path(run).resolve().name)
     taught, held = split(found.corrections, seed)
     earlier = read_pairs(source / LEARNT) if (source / LEARNT).is_file() else []
     new = list(dict.fromkeys([*earlier, *taught, *found.liked]))

@@ -1,8 +1,9 @@
-"""`antiphon.train`: one model, or several one after the other that answer together.
+"""`antiphon.train`: one model, or several one after the other that answer together, or that teach one more.
 
 Models of one kind that began with other random numbers make other mistakes, and the mean of their probabilities is
 better than the best of them. The first is the run folder itself, the others are run folders inside it; those that are
-done are counted in its ``config.json``, and `antiphon.model.load` loads as many.
+done are counted in its ``config.json``, and `antiphon.model.load` loads as many. The one that they have taught is a run
+folder inside it as well, and is loaded in their place.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from antiphon.config import Config
 from antiphon.data.automatic import Overrides
 from antiphon.data.corpus import read_corpus
 from antiphon.evaluation import evaluate
-from antiphon.model import load, load_one
+from antiphon.model import load_one, together
 from antiphon.runtime import folder as files
-from antiphon.training.progress import Joined, Member, Observer
+from antiphon.training.progress import Joined, Member, Observer, Student
 
 if TYPE_CHECKING:
     from antiphon.training.trainer import Run
@@ -29,6 +30,7 @@ LINK_SECONDS = 60.0
 MOST_DEV = 1000
 """Dev pairs on which all together are judged."""
 SENTENCE = "Not one model but several: "
+TAUGHT = "It has learnt from others: "
 
 
 def train(
@@ -40,7 +42,8 @@ def train(
     resume: bool,
     observer: Observer | None,
 ) -> Run:
-    """As `antiphon.training.trainer.train`, of as many models as ``train.members`` says.
+    """As `antiphon.training.trainer.train`, of as many models as ``train.members`` says; with
+    ``train.distilled`` of the one that they teach as well.
 
     What is resumed goes on where it stopped: with the model that was being trained; or, if all were done, with each of
     them, as far as its budget is larger now.
@@ -68,32 +71,40 @@ def _trained(
         data, folder, preset=preset, overrides=overrides, resume=resume, observer=observer
     )
     config, facts = files.read_config(folder)
-    if config.train.members == 1:
-        return run
-    runs = [run]
-    for number in range(2, config.train.members + 1):
+    runs, places = [run], _places(folder, config)
+    for number, place in enumerate(places[1:], start=2):
         if not runs[-1].finished:
             break
-        place = files.member(folder, number)
         if place in resting:
             runs.append(resting[place])
             continue
+        learns = number > config.train.members
         if leads and observer is not None:
-            observer(Member(number, config.train.members, str(place)))
+            members = config.train.members
+            observer(Student(members, str(place)) if learns else Member(number, members, str(place)))
         again = files.resumable(place)
         knobs = _given_again(config, overrides) if again else config.of_one(number).model_dump(mode="json")
-        runs.append(trainer.train(data, place, preset=None, overrides=knobs, resume=again, observer=observer))
+        teachers = places[: number - 1] if learns else ()
+        runs.append(
+            trainer.train(data, place, preset=None, overrides=knobs, resume=again, observer=observer, teachers=teachers)
+        )
         if leads and runs[-1].finished:
-            files.write_config(folder, config, {**facts, files.MEMBERS: number})
-    return _together(data, folder, config, runs, observer, leads=leads)
+            facts |= {files.STUDENT: True} if learns else {files.MEMBERS: number}
+            files.write_config(folder, config, facts)
+    return run if len(places) == 1 else _together(data, folder, config, runs, observer, leads=leads)
+
+
+def _places(folder: Path, config: Config) -> list[Path]:
+    """Of all models of a run, in the order of their training."""
+    members = [files.member(folder, number) for number in range(1, config.train.members + 1)]
+    return [*members, folder / files.STUDENT] if config.train.distilled else members
 
 
 def _done(folder: Path) -> dict[Path, Run]:
     """The models of a run that need no more training; none if that is all of them, which are then to go on."""
     from antiphon.training import trainer
 
-    config, _ = files.read_config(folder)
-    places = [files.member(folder, number) for number in range(1, config.train.members + 1)]
+    places = _places(folder, files.read_config(folder)[0])
     done = {place: run for place in places if (run := trainer.ended(place)) is not None}
     return done if len(done) < len(places) else {}
 
@@ -102,7 +113,7 @@ def _given_again(config: Config, overrides: Overrides) -> Overrides:
     """What a resumed run is given anew, for one of its models."""
     train = dict(overrides.get("train", {}))
     if train.get("minutes"):
-        train["minutes"] = train["minutes"] / config.train.members
+        train["minutes"] = train["minutes"] / config.train.models
     return {"train": train} if train else {}
 
 
@@ -120,17 +131,38 @@ def _together(
         return whole
     metric = config.train.dev_metric
     dev = list(islice(read_corpus(data, context=config.data.context, dev_pairs=config.data.dev_pairs).dev, MOST_DEV))
-    alone, together = (evaluate(model, dev, [metric])[metric] for model in (load_one(folder), load(folder)))
-    joined = Joined(len(runs), metric, alone, together)
+
+    places = _places(folder, config)
+    teachers, taught = places[: config.train.members], places[config.train.members :]
+
+    def score(those: list[Path]) -> float:
+        return evaluate(together([load_one(place) for place in those]), dev, [metric])[metric]
+
+    joined = Joined(len(teachers), metric, score([folder]), score(teachers), score(taught) if taught else None)
     if observer is not None:
         observer(joined)
-    _write_card(folder, joined)
-    return dataclasses.replace(whole, best_dev=together)
+    _write_cards(folder, joined)
+    return dataclasses.replace(whole, best_dev=joined.together if joined.student is None else joined.student)
 
 
-def _write_card(folder: Path, joined: Joined) -> None:
-    """The sentence about all models at the end of the first one's card."""
-    card = folder / files.CARD
-    written = card.read_text(encoding="utf-8").partition(f"\n{SENTENCE}")[0]
-    of_all = f"{joined.members} models answer together: dev {joined.metric} {joined.together:.4f}"
-    files.write_text(card, f"{written}\n{SENTENCE}{of_all}, the first alone {joined.alone:.4f}.\n")
+def _write_cards(folder: Path, joined: Joined) -> None:
+    """The sentence about all models at the end of the first one's card, and of that of the one that has learnt."""
+    score = f"dev {joined.metric}"
+    if joined.student is None:
+        of_all = f"{joined.members} models answer together: {score} {joined.together:.4f}"
+        _add(folder, f"{SENTENCE}{of_all}, the first alone {joined.alone:.4f}.")
+        return
+    teachers = "a model" if joined.members == 1 else f"{joined.members} models together"
+    learnt = f"{score} {joined.student:.4f}, that of {teachers} {joined.together:.4f}"
+    _add(folder, f"{SENTENCE}the one in {files.STUDENT}/ answers, which has learnt from this: {learnt}.")
+    _add(folder / files.STUDENT, f"{TAUGHT}{learnt}, the first alone {joined.alone:.4f}.", title=folder)
+
+
+def _add(place: Path, sentence: str, *, title: Path | None = None) -> None:
+    """Puts a sentence at the end of a card, where one of its kind may stand already; the card's title is the name of
+    this folder then."""
+    card, kind = place / files.CARD, sentence.partition(": ")[0]
+    written = card.read_text(encoding="utf-8").partition(f"\n{kind}")[0]
+    if title is not None:
+        written = f"# {title.resolve().name}\n{written.partition(chr(10))[2]}"
+    files.write_text(card, f"{written}\n{sentence}\n")

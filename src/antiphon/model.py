@@ -344,7 +344,7 @@ class Spoken:
 
 def load(folder: str | Path, *others: str | Path, threads: int | None = None) -> Model:
     """The model in an exported folder or a run folder, or a bundled one; of several, in one folder or in many, their
-    ensemble.
+    ensemble, or of one folder the one that they have taught.
 
     Runs no code of the folder's, and uses a bounded amount of memory whatever is in it.
 
@@ -361,11 +361,24 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
         MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
         UsageError: the tokenizers of the models differ.
     """
-    first, *rest = (
-        load_one(one, threads=threads)
-        for named in (folder, *others)
-        for one in members(resolved(named), read_config(resolved(named))[1])
+    model = together(
+        [
+            load_one(one, threads=threads)
+            for named in (folder, *others)
+            for one in members(resolved(named), read_config(resolved(named))[1])
+        ]
     )
+    model.folder = resolved(folder)  # whichever of its models answers
+    return model
+
+
+def together(models: Sequence[Model]) -> Model:
+    """Models of the same tokenizers as one: it answers with the mean of their probabilities and the first one's knobs.
+
+    Raises:
+        UsageError: their tokenizers differ.
+    """
+    first, *rest = models
     for model in rest:
         both = ((first.source_tokenizer, model.source_tokenizer), (first.target_tokenizer, model.target_tokenizer))
         reads = first.config.data.reverse_source == model.config.data.reverse_source

@@ -362,7 +362,8 @@ class _Budget:
         an_epoch = pairs * positions / (FILLED * rows)
         ways = []
         if self.asked.get("minutes"):
-            of_one = 60 * self.asked["minutes"] / self.asked.get("members", 1)
+            models = self.asked.get("members", 1) + bool(self.asked.get("distilled"))
+            of_one = 60 * self.asked["minutes"] / models
             ways.append(of_one * RATE / (pairs * tokens))
         if self.asked.get("max_updates"):
             ways.append(self.asked["max_updates"] / an_epoch)

@@ -209,7 +209,10 @@ def folder_lines(facts: Mapping[str, Any]) -> list[str]:
     """`folder_facts` to be read by a person."""
     preset = facts["facts"].get("preset")
     lines = [f"{facts['path']}: a {facts['kind']}{f' by the preset {preset}' if preset else ''}"]
-    if (members := facts["facts"].get(files.MEMBERS, 1)) != 1:
+    members = facts["facts"].get(files.MEMBERS, 1)
+    if facts["facts"].get(files.STUDENT) is True:
+        lines.append(f"models      {members}, and the one that has learnt from them, which answers; of the first:")
+    elif members != 1:
         lines.append(f"models      {members} that answer together; of the first:")
     if facts["weights"] is not None:
         weights = facts["weights"]

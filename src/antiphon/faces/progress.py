@@ -16,7 +16,7 @@ from rich.live import Live
 from rich.text import Text
 
 from antiphon.faces.screen import duration, say, shown, stderr
-from antiphon.training.progress import Event, Joined, Member, Progress, Started, Stopped, Validated, Warned
+from antiphon.training.progress import Event, Joined, Member, Progress, Started, Stopped, Student, Validated, Warned
 
 EXAMPLE = "some text"
 _TYPED = re.compile(r"[^\W_][^\x00-\x1f\"\\$`!%]{0,59}")
@@ -79,9 +79,16 @@ class TrainingScreen:
             case Member():
                 self._dev, self._last_line = "", float("-inf")
                 self._say(f"model {event.number} of {event.members}, which will answer together", "bold")
-            case Joined():
+            case Student():
+                self._dev, self._last_line = "", float("-inf")
+                self._say(f"and one that learns from {_many(event.members, 'model')}, to answer alone", "bold")
+            case Joined(student=None):
                 scores = f"dev {event.metric} {event.together:.3f}, the first alone {event.alone:.3f}"
                 self._say(f"{event.members} models answer together: {scores}", "bold green")
+            case Joined():
+                teachers = "its teacher" if event.members == 1 else f"its {event.members} teachers together"
+                scores = f"dev {event.metric} {event.student:.3f}, {teachers} {event.together:.3f}"
+                self._say(f"the one that has learnt from them answers: {scores}", "bold green")
 
     def _started(self, event: Started) -> None:
         vocabulary = f"{event.source_vocabulary:,}"

@@ -47,6 +47,9 @@ LOCK = ".lock"
 MEMBERS = "members"
 """The folder, in that of a model of several, with all but the first; and among the facts of its config.json how many
 answer together, the first counted."""
+STUDENT = "student"
+"""The folder, in that of such a model, with the one that all of them have taught; and among the facts whether that one
+answers in their place."""
 SPOOL = f".{IDS}.new"
 """Ids on their way to several shards."""
 SUMS = "sha256"
@@ -161,11 +164,13 @@ def member(folder: Path, number: int) -> Path:
 
 
 def members(folder: Path, facts: Mapping[str, Any]) -> list[Path]:
-    """Where all models are that answer together, by the facts of the first.
+    """Where all models are that answer together, by the facts of the first; or the one that they have taught.
 
     Raises:
         FolderError: the facts tell of a number of them that cannot be.
     """
+    if facts.get(STUDENT) is True:
+        return [folder / STUDENT]
     count = facts.get(MEMBERS, 1)
     if not isinstance(count, int) or not 1 <= count <= MOST_MEMBERS:
         raise FolderError(f"damaged: not a number of members ({count!r:.20})", where=str(folder / CONFIG), cure=AGAIN)

@@ -26,7 +26,7 @@ def optimizer_for(model: Seq2Seq, config: Config) -> Optimizer:
 def samples(config: Config, share: float | None) -> bool:
     """Whether an update at this share of the budget (None: there is no budget) learns from sampled words."""
     train = config.train
-    if train.consistency or train.teachers is not None:  # they say something of all words
+    if train.consistency:  # two predictions of all words are compared
         return False
     return config.model.softmax == "sampled" or (share is not None and share < train.sampled_until)
 
@@ -56,7 +56,7 @@ def batch_loss(
 
     With ``train.consistency`` every pair is there twice, and both loss and sum are means of the two. Of a batch that
     several processes share, a part's loss is its share of the mean over all tokens of the whole. The sampler draws
-    where `samples` says so of this share of the budget.
+    where `samples` says so of this share of the budget; the teachers' lesson is of all words, and left out there.
     """
     times = 2 if config.train.consistency else 1
     src, src_len, tgt_in, tgt_out = (

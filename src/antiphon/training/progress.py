@@ -134,8 +134,17 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Student:
+    """The model that these have taught, or will teach, is begun, or gone on with."""
+
+    members: int
+    folder: str
+    event: str = "student"
+
+
+@dataclass(frozen=True)
 class Joined:
-    """Several models answer together from now on."""
+    """Several models answer together from now on, or the one that they have taught answers in their place."""
 
     members: int
     metric: str
@@ -143,10 +152,12 @@ class Joined:
     """The score of the first, on dev, with the search of the run."""
     together: float
     """That of all."""
+    student: float | None = None
+    """That of the one that they have taught, if there is one."""
     event: str = "joined"
 
 
-Event = Started | Progress | Validated | Warned | Stopped | Member | Joined
+Event = Started | Progress | Validated | Warned | Stopped | Member | Student | Joined
 
 
 class Observer(Protocol):

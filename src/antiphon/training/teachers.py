@@ -6,7 +6,7 @@ training pair's other words are of no account.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -58,18 +58,29 @@ class Teachers:
         self._said: tuple[int, _Said] | None = None  # number of a shard, and what was said of it
 
     @classmethod
-    def of(cls, config: Config, tokenizers: tuple[Tokenizer, Tokenizer], precision: Precision) -> Self | None:
-        """Those that a run's knobs name; None where they name none.
+    def of(
+        cls,
+        config: Config,
+        tokenizers: tuple[Tokenizer, Tokenizer],
+        precision: Precision,
+        own: Sequence[Path] = (),
+    ) -> Self | None:
+        """Those that a run's knobs name, and those of its own in these folders; None where there are none.
 
         Raises:
             FolderError, UsageError: as `check_teachers`.
         """
         check_teachers(config, tokenizers)
-        models = [_teacher(folder, tokenizers) for folder in _folders(config)]
+        models = [_teacher(folder, tokenizers) for folder in (*_folders(config), *own)]
         return cls(models, precision) if models else None
 
     def __len__(self) -> int:
         return len(self._models)
+
+    @property
+    def asked(self) -> bool:
+        """Whether they have said anything yet."""
+        return self._said is not None
 
     def knows(self, shard: int) -> bool:
         """Whether all has been said of this shard."""

@@ -8,7 +8,7 @@ import resource
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -89,6 +89,7 @@ def train(
     overrides: Overrides | None = None,
     resume: bool = False,
     observer: Observer | None = None,
+    teachers: Sequence[Path] = (),
 ) -> Run:
     """Trains a model on pairs until it stops getting better or its budget ends, and keeps the best in ``out``.
 
@@ -99,6 +100,7 @@ def train(
         overrides: knobs by group, ``{"train": {"minutes": 5}}``.
         resume: go on with ``out`` where it stopped.
         observer: called with every event.
+        teachers: runs on the same data with the same tokenizers to learn from, beside those that the knobs name.
 
     Raises:
         AntiphonError: everything in errors.py that is the data's, the knobs', the folder's or the disk's.
@@ -133,7 +135,7 @@ def train(
             torch.set_num_threads(asked.train.threads or peers.threads())
         # Until here there is nothing to save: a signal ends it at once.
         with _interruptible(alone=peers.size == 1) as interrupted, _memory_told():
-            trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason)
+            trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason, teachers)
             trainer.restore(warnings) if resume else trainer.begin()
             return trainer.run()
 
@@ -160,6 +162,7 @@ class _Trainer:
         interrupted: threading.Event,
         peers: Peers,
         reason: str,
+        teachers: Sequence[Path],
     ) -> None:
         config = prepared.config.of_one()
         prepared = replace(prepared, config=config, part=(peers.rank, peers.size))
@@ -182,7 +185,8 @@ class _Trainer:
         self._optimizer = optimizer_for(self._model, config)
         self._precision: Precision = choose_precision(config.train.precision)
         self._sampler = sampler_for(prepared)
-        self._teachers = Teachers.of(config, (prepared.source_tokenizer, prepared.target_tokenizer), self._precision)
+        tokenizers = prepared.source_tokenizer, prepared.target_tokenizer
+        self._teachers = Teachers.of(config, tokenizers, self._precision, teachers)
         self._stability = Stability(config.train.clip)
         self._origin = Origin.of(config, peers.size)
         self._position = Position()
@@ -352,6 +356,7 @@ class _Trainer:
             torch.manual_seed(hash((config.train.seed, position.update, peers.rank)))
         nats = 0.0
         if batch.rows:  # a batch of few rows may leave nothing for this process
+            share = self._budget_share()
             loss, nats, _ = batch_loss(
                 self._model,
                 batch,
@@ -359,8 +364,8 @@ class _Trainer:
                 precision=self._precision,
                 sampler=self._sampler,
                 update=position.update,
-                share=self._budget_share(),
-                lesson=self._lesson(batch),
+                share=share,
+                lesson=None if self._sampling(share) else self._lesson(batch),
             )
             loss.backward()
         nats, interrupts = peers.sum_gradients(*self._gradients, nats, float(self._interrupted.is_set()))
@@ -375,6 +380,10 @@ class _Trainer:
             return 0.0, 0
         return nats, batch.tokens
 
+    def _sampling(self, share: float | None) -> bool:
+        """Whether an update at this share of the budget learns from sampled words."""
+        return self._sampler is not None and samples(self._config, share)
+
     def _lesson(self, batch: Batch) -> Lesson | None:
         """What the teachers say of a batch; of a shard that is new to them, they are asked first.
 
@@ -386,8 +395,9 @@ class _Trainer:
             return None
         shard = self._prepared.number(position.epoch, position.shard)
         if not teachers.knows(shard):
-            if not position.update:
-                self._tell(Warned(0, f"first, what {len(teachers)} other models predict is asked for every pair"))
+            if not teachers.asked:
+                told = f"what {len(teachers)} other models predict is asked for every pair"
+                self._tell(Warned(position.update, told))
             whole = replace(self._prepared, part=(0, 1)).stream(position.epoch, position.shard)
             alone = self._peers.size == 1  # others would wait for this process's part of the update
             teachers.learn(shard, whole, interrupted=lambda: alone and self._interrupted.is_set())
@@ -574,7 +584,7 @@ class _Trainer:
             seconds=seconds,
             seconds_left=left,
             peak_memory_mb=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-            sampled=self._sampler is not None and samples(self._config, share),
+            sampled=self._sampling(share),
         )
 
     def _tell(self, event: Event) -> None:
