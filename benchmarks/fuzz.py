@@ -301,6 +301,7 @@ def _recipes() -> list[bytes]:
         for part in (f"{name}.lc.norm.tok.{lang}".encode(), lines)
     ]
     sigmorphon = [part for name in ("train", "dev") for part in (f"eng_us_{name}.tsv".encode(), b"ab\ta b\ncd\tc d\n")]
+    forms = [part for end in ("trn", "dev", "tst") for part in (f"deu.{end}".encode(), b"a\tN;PL\tab\nc\tV;A(B)\tcd\n")]
     parts = [
         [b"cornell", b"movie_lines.txt", cornell[0], b"movie_conversations.txt", cornell[1]],
         [b"self-dialogue", b"a.csv", turk, b"blocked_workers.txt", b"z\n"],
@@ -310,6 +311,7 @@ def _recipes() -> list[bytes]:
         [b"multi30k", *sides],
         [b"tatoeba", b"fra.txt", b"Go.\tVa !\tCC\nHi.\tSalut !\tCC\n" * 5],
         [b"sigmorphon2021", *sigmorphon],
+        [b"sigmorphon2023", *forms],
     ]
     return [b"\x1e".join(each) for each in parts]
 

@@ -6,9 +6,11 @@
     forms/bin/python -m benchmarks.inflection make --out data/forms --pairs 1000
     python -m benchmarks.inflection train data/forms --out runs/forms --train.threads 1
 
-`make` needs those packages and nothing of Antiphon; `train` needs Antiphon and nothing of them. A task is a form asked
-for by features, `N;GEN;PL Haus` → `Häuser`; a lemma is in one part alone, so no form of a dev or test lemma was seen. A
-lemma gives a third of its forms, five at most: many lemmas of few forms, as in the shared tasks of SIGMORPHON.
+`make` needs those packages and nothing of Antiphon; `train` needs Antiphon and nothing of them, and trains on whatever
+folders are in the one it is given: `antiphon data sigmorphon2023 --language tur --out data/2023/tur` makes one, too. A
+task is a form asked for by features, `N;GEN;PL Haus` → `Häuser`; a lemma is in one part alone, so no form of a dev or
+test lemma was seen. A lemma gives a third of its forms, five at most: many lemmas of few forms, as in the shared tasks
+of SIGMORPHON.
 
 | | forms of | from |
 |---|---|---|
@@ -197,7 +199,7 @@ def train(data: Path, out: Path, languages: list[str], flags: list[str]) -> None
     from benchmarks import machine  # which needs Antiphon, as `make` does not
 
     print(json.dumps(machine.describe()))
-    print(f"{'':4}{'seconds':>9}{'dev':>8}{'test':>8}   right, percent")
+    print(f"{'':10}{'seconds':>9}{'dev':>8}{'test':>8}   right, percent")
     scores: dict[str, list[float]] = {"dev": [], "test": []}
     for language in languages:
         run, program = out / language, [sys.executable, "-m", "antiphon"]
@@ -209,8 +211,8 @@ def train(data: Path, out: Path, languages: list[str], flags: list[str]) -> None
             command = [*program, "evaluate", str(run), str(data / language), "--split", part, "--metrics", "accuracy"]
             answer = subprocess.run([*command, "--json", "-"], check=True, capture_output=True, text=True).stdout
             found.append(json.loads(answer)["accuracy"])
-        print(f"{language:4}{seconds:>9.0f}{scores['dev'][-1]:>8.1f}{scores['test'][-1]:>8.1f}", flush=True)
-    print(f"{'mean':4}{'':>9}{statistics.mean(scores['dev']):>8.1f}{statistics.mean(scores['test']):>8.1f}")
+        print(f"{language:10}{seconds:>9.0f}{scores['dev'][-1]:>8.1f}{scores['test'][-1]:>8.1f}", flush=True)
+    print(f"{'mean':10}{'':>9}{statistics.mean(scores['dev']):>8.1f}{statistics.mean(scores['test']):>8.1f}")
 
 
 def main() -> None:
@@ -221,12 +223,14 @@ def main() -> None:
     training.add_argument("data", type=Path)
     for command in (making, training):
         command.add_argument("--out", type=Path, required=True)
-        command.add_argument("--languages", nargs="+", choices=LANGUAGES, default=list(LANGUAGES))
+    making.add_argument("--languages", nargs="+", choices=LANGUAGES, default=list(LANGUAGES))
+    training.add_argument("--languages", nargs="+", help="folders in DATA; all of them by default")
     making.add_argument("--pairs", type=int, default=1000)
     making.add_argument("--seed", type=int, default=1)
     asked, flags = parser.parse_known_args()
     if asked.command == "train":
-        train(asked.data, asked.out, asked.languages, flags)
+        found = sorted(folder.name for folder in asked.data.iterdir() if folder.is_dir())
+        train(asked.data, asked.out, asked.languages or found, flags)
     elif flags:
         parser.error(f"unrecognized arguments: {' '.join(flags)}")
     else:

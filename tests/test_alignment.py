@@ -180,7 +180,8 @@ def test_auto_compares_where_parts_change_places(tmp_path):
         prepare(name, out=tmp_path / name, options={"train": 900, "dev": 10, "test": 10})
         config, _ = settle(read_corpus(tmp_path / name).train, None, {})
         assert config.model.attention == "multihead", "what comes first in one language comes last in another"
-        assert config.data.hallucinated == 0, "another number may have another form"
+        assert (config.data.hallucinated, config.data.placeholders) == (0, 0), "another number may have another form"
+        assert config.data.features == "as_is"
 
 
 def test_auto_makes_up_forms_where_there_are_few():

@@ -334,6 +334,26 @@ def test_sigmorphon_brings_test_where_there_is_one(tmp_path: Path) -> None:
         prepare("sigmorphon2021", source=source, out=tmp_path / "out", options={"language": "grek"})
 
 
+def test_forms_are_asked_for_by_features_or_base_forms_of_forms(tmp_path: Path) -> None:
+    members = {
+        "x-main/part1/data/deu.trn": "Haus\tN;DAT(PL)\tHäusern\nab sein\tV;PRS\tist ab\nkeine Form\tV\t\n\n".encode(),
+        "x-main/part1/data/deu.covered.dev": b"Tag\tN;PL\n",
+        "x-main/part1/data/deu.dev": b"Tag\tN;PL\tTage\n",
+        "x-main/part1/data/deu.tst": b"Boot\tN;PL\tBoote\n",
+    }
+    source = tarred(tmp_path / "s.tar.gz", members)
+    card = prepare("sigmorphon2023", source=source, out=tmp_path / "out")
+    forms = read_corpus(tmp_path / "out")
+    assert list(forms.train) == [Pair("N;DAT(PL) Haus", "Häusern"), Pair("V;PRS ab sein", "ist ab")]
+    assert list(forms.dev) == [Pair("N;PL Tag", "Tage")]
+    assert list(forms.test) == [Pair("N;PL Boot", "Boote")]
+    assert card.skipped == {"malformed lines": 1}
+    prepare("sigmorphon2023", source=source, out=tmp_path / "out", options={"task": "lemmatise"})
+    assert next(iter(read_corpus(tmp_path / "out").train)) == Pair("N;DAT(PL) Häusern", "Haus")
+    with pytest.raises(DataError, match=r"no fin\.trn in it"):
+        prepare("sigmorphon2023", source=source, out=tmp_path / "out", options={"language": "fin"})
+
+
 # Dates.
 
 

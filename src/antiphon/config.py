@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from antiphon.errors import UsageError
 
 TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
+Features = Literal["as_is", "before", "behind"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -71,6 +72,9 @@ class DataConfig(_Group):
     placeholders: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Share of the training pairs that come once more with letters hidden behind placeholders, so that a letter which
     training has not seen can be carried over into the answer (characters; Luong et al. 2015 do so with words)."""
+    features: Features = "as_is"
+    """Where the features of a source are read (tagged): before its words, behind them, or as they are written. Endings
+    are learnt more easily from features behind, prefixes from features before; then users may write either."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     reverse_target: bool = False
@@ -320,6 +324,8 @@ class Config(_Group):
         kinds = {data.tokenizer, data.target_tokenizer or data.tokenizer}
         if data.placeholders and not kinds <= {"char", "tagged"}:
             raise ValueError("data.placeholders needs tokenizers of characters (char, tagged): it hides letters")
+        if data.features != "as_is" and data.tokenizer != "tagged":
+            raise ValueError(f'data.features = "{data.features}" needs data.tokenizer = "tagged": it has features')
         return self
 
     @model_validator(mode="after")

@@ -9,9 +9,9 @@ from difflib import SequenceMatcher
 
 import numpy as np
 
+from antiphon.data.features import BUNDLE
 from antiphon.data.pairs import Pair
 from antiphon.data.placeholders import SIGNS
-from antiphon.data.tokenizer import BUNDLE
 
 STEM = 3
 """Fewest characters that a source and its target share, one after the other, to be taken for a stem."""
@@ -75,6 +75,12 @@ def in_letters(pairs: Sequence[Pair]) -> float:
     """Share of the targets' characters that their sources, features apart, have as often."""
     found = sum(pair.target.count(letter) for pair in pairs for letter in _carried(pair))
     return found / max(sum(len(pair.target) for pair in pairs), 1)
+
+
+def in_digits(pairs: Sequence[Pair]) -> float:
+    """Share of the sources' characters, features apart, that are digits."""
+    words = [pair.source[slice(*_word(pair.source))] for pair in pairs]
+    return sum(one.isnumeric() for word in words for one in word) / max(sum(map(len, words)), 1)
 
 
 def _joined(pairs: Sequence[Pair], times: int, rng: np.random.Generator) -> list[Pair]:
@@ -143,10 +149,15 @@ def _hidden(pairs: Sequence[Pair], share: float, rng: np.random.Generator) -> li
 
 
 def _carried(pair: Pair) -> list[str]:
-    """The letters that a target has as often as its source, features apart, in the source's order."""
+    """The letters that a target has as often as its source, features apart, in the source's order. Digits are none: of
+    another number the form may be another."""
     start, end = _word(pair.source)
     ours, theirs = Counter(pair.source[start:end]), Counter(pair.target)
-    return [one for one in ours if ours[one] == theirs[one] and not one.isspace() and not unicodedata.combining(one)]
+    return [one for one in ours if ours[one] == theirs[one] and _is_letter(one)]
+
+
+def _is_letter(one: str) -> bool:
+    return not (one.isspace() or one.isnumeric() or unicodedata.combining(one))
 
 
 def _rewritten(pair: Pair, letters: dict[str, str]) -> Pair:

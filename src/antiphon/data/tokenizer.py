@@ -36,8 +36,9 @@ import numpy as np
 from tokenizers import Tokenizer as LibraryTokenizer
 from tokenizers import models, pre_tokenizers, trainers
 
-from antiphon.config import TokenizerKind
+from antiphon.config import Features, TokenizerKind
 from antiphon.data.alignment import Alignment
+from antiphon.data.features import BUNDLE, arranged
 from antiphon.data.pairs import TURN
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 
@@ -71,6 +72,7 @@ class Tokenizer:
         scores: (unigram) log-probability of each token, in nats.
         alignment: of these tokens with a source's, for `encode_beside`; they are followed by NEXT.
         backwards: ids begin with the last token of a text, for a decoder that writes from the end.
+        features: (tagged) where those of a text are read, wherever they are written.
     """
 
     def __init__(
@@ -84,9 +86,11 @@ class Tokenizer:
         scores: Sequence[float] = (),
         alignment: Alignment | None = None,
         backwards: bool = False,
+        features: Features = "as_is",
     ) -> None:
         self.kind: TokenizerKind = kind
         self.lower, self.digits, self.alignment, self.backwards = lower, digits, alignment, backwards
+        self.features: Features = features
         self._tokens = [*SPECIALS, *tokens, *([NEXT] if alignment else [])]
         self._ids = {token: index for index, token in enumerate(tokens, len(SPECIALS))}
         self._merges, self._scores = list(merges), list(scores)
@@ -183,10 +187,14 @@ class Tokenizer:
         """The same vocabulary for text that is written from its end."""
         return self._like(backwards=not self.backwards)
 
+    def reading(self, features: Features) -> Tokenizer:
+        """The same vocabulary for text whose features are read there."""
+        return self._like(features=features)
+
     def _like(self, **changed: Any) -> Tokenizer:
         mine = self._tokens[len(SPECIALS) : self.next_id]
         ways = {"lower": self.lower, "digits": self.digits, "merges": self._merges, "scores": self._scores}
-        ways |= {"alignment": self.alignment, "backwards": self.backwards}
+        ways |= {"alignment": self.alignment, "backwards": self.backwards, "features": self.features}
         return Tokenizer(self.kind, mine, **{**ways, **changed})
 
     @property
@@ -330,6 +338,8 @@ class Tokenizer:
             content["scores"] = self._scores
         if self.backwards:
             content["backwards"] = True
+        if self.features != "as_is":
+            content["features"] = self.features
         if self.alignment:
             content["alignment"] = {**self.alignment.tree(), "source": self.alignment.source}
         return json.dumps(content, ensure_ascii=False, indent=0)
@@ -391,7 +401,7 @@ class Tokenizer:
         kind = kinds[kinds.index(kind)]
         wanted = {"antiphon_tokenizer", "kind", "lower", "digits", "tokens"}
         wanted |= {"bpe": {"merges"}, "unigram": {"scores"}}.get(kind, set())
-        wanted |= {"alignment", "backwards"} & set(content)
+        wanted |= {"alignment", "backwards", *(["features"] if kind == "tagged" else [])} & set(content)
         if set(content) != wanted:
             raise _Damaged(f"its keys are not {', '.join(sorted(wanted))}")
         tokens = _strings(content["tokens"], "tokens")
@@ -407,8 +417,13 @@ class Tokenizer:
         backwards = content.get("backwards", False)
         if not isinstance(backwards, bool):
             raise _Damaged('its "backwards" is neither true nor false')
+        places: tuple[Features, ...] = get_args(Features)
+        features = content.get("features", "as_is")
+        if features not in places:
+            raise _Damaged('its "features" are in no place that we know')
         alignment = _alignment(content.get("alignment"), len(SPECIALS) + len(tokens))
         ways = {"lower": lower, "digits": digits, "alignment": alignment, "backwards": backwards}
+        ways["features"] = places[places.index(features)]
         if kind == "bpe":
             known, merges = set(tokens), []
             for line in _strings(content["merges"], "merges"):
@@ -448,10 +463,9 @@ class Tokenizer:
         return known
 
     def _cut_tagged(self, text: str) -> list[str]:
-        """Tags of the vocabulary whole, the others spelt."""
-        return [
-            piece for token in _cut_tagged(text) for piece in ([token] if token in self._ids else self._spell(token))
-        ]
+        """Tags of the vocabulary whole, the others spelt; where they are read."""
+        tokens = _cut_tagged(arranged(text, self.features))
+        return [piece for token in tokens for piece in ([token] if token in self._ids else self._spell(token))]
 
     def _spell(self, text: str) -> list[str]:
         """Characters; a syllable that the vocabulary has (old ones have) is one."""
@@ -598,8 +612,6 @@ _WORD_UNIT = re.compile(
     rf"|'(?:s|m|re|ve|ll|d)(?!{_W})"  # the same, set apart by a tokenizer before us
     r"|\.{2,}|-{2,}|\S"
 )
-BUNDLE = re.compile(r"(?<!\S)[^\s;]+(?:;[^\s;]+)+(?!\S)")
-"""Features joined by semicolons, as UniMorph and SIGMORPHON write them."""
 _HYPHEN = re.compile(rf"(?<={_W})-(?={_W})")  # becomes @-@, as in Moses, to tell it from a dash
 _NO_SPACE_BEFORE = frozenset((*".,!?;:)]}%…»、。，！？；：", "...", "n't"))
 _NO_SPACE_AFTER = frozenset("([{$£€¿¡«")

@@ -256,6 +256,8 @@ def _train_tokenizers(pairs: Pairs, config: Config) -> tuple[Tokenizer, Tokenize
 
     target = learnt(1)
     source = learnt(0) if not shared else target if lowers[0] == lowers[1] else target.lowering()
+    if data.features != "as_is":
+        source = source.reading(data.features)
     if data.reverse_target:
         target = target.turned()
     if config.model.attention != "monotonic":

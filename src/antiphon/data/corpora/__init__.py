@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from antiphon.data.corpora import amounts, cmudict, cornell, dates, multi30k, self_dialogue, sigmorphon2021, tatoeba
+from antiphon.data.corpora import (
+    amounts,
+    cmudict,
+    cornell,
+    dates,
+    multi30k,
+    self_dialogue,
+    sigmorphon2021,
+    sigmorphon2023,
+    tatoeba,
+)
 from antiphon.data.corpora.recipe import Option, Options, Recipe, nearest
 from antiphon.data.pairs import Card
 from antiphon.errors import UsageError
@@ -13,7 +23,9 @@ __all__ = ["RECIPES", "Option", "Recipe", "prepare"]
 
 RECIPES: dict[str, Recipe] = {
     module.RECIPE.name: module.RECIPE
-    for module in (amounts, cmudict, cornell, dates, multi30k, self_dialogue, sigmorphon2021, tatoeba)
+    for module in (
+        *(amounts, cmudict, cornell, dates, multi30k, self_dialogue, sigmorphon2021, sigmorphon2023, tatoeba),
+    )
 }
 
 
