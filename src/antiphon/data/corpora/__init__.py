@@ -24,7 +24,15 @@ __all__ = ["RECIPES", "Option", "Recipe", "prepare"]
 RECIPES: dict[str, Recipe] = {
     module.RECIPE.name: module.RECIPE
     for module in (
-        *(amounts, cmudict, cornell, dates, multi30k, self_dialogue, sigmorphon2021, sigmorphon2023, tatoeba),
+        amounts,
+        cmudict,
+        cornell,
+        dates,
+        multi30k,
+        self_dialogue,
+        sigmorphon2021,
+        sigmorphon2023,
+        tatoeba,
     )
 }
 

@@ -1,6 +1,7 @@
 """SIGMORPHON-UniMorph 2023, task 0: forms asked for by features in 26 languages, in the organisers' own parts.
 
-A line of theirs is ``lemma TAB features TAB form``. No lemma is in two parts.
+A line of theirs is ``lemma TAB features TAB form``. No lemma is in two parts. Hebrew is there with and without vowel
+signs.
 """
 
 from __future__ import annotations
