@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, TypeVar, get_args
 
@@ -118,7 +118,7 @@ WORD_SCALES = (
 )
 FORM_SCALES = (
     WORD_SCALES[0],
-    Scale(PLENTY, rows=1200, width=192, encoder=192, joined=0, passes=12, rate=3e-3, quick=2_600, dropout=0.3),
+    replace(WORD_SCALES[1], joined=0, passes=12),
     WORD_SCALES[2],
 )
 """Words with features that run in one direction: ten thousand need no joined pairs, and fewer passes."""
@@ -278,7 +278,7 @@ def _words(
         for kind, texts in zip(kinds, (source, target), strict=True)
     ]
     some = list(map(Pair, source, target))[:: max(1, len(source) // ALIGNED_FROM)]
-    costs = {place: _alignment_cost(some, kinds, place) for place in (_places(data) if tagged else ("as_is",))}
+    costs = _alignment_costs(some, kinds, _places(data) if tagged else ("as_is",))
     features = min(costs, key=costs.__getitem__)
     one_way = costs[features] < ALIGNED and not (tagged and in_digits(some) >= NUMBERS)
     if not one_way:
@@ -354,20 +354,26 @@ def _asked_place(data: Mapping[str, Any]) -> Features:
     return found[0] if found else "as_is"
 
 
-def _alignment_cost(pairs: Sequence[Pair], kinds: tuple[TokenizerKind, TokenizerKind], features: Features) -> float:
+def _alignment_costs(
+    pairs: Sequence[Pair], kinds: tuple[TokenizerKind, TokenizerKind], places: Sequence[Features]
+) -> dict[Features, float]:
     """Of the nats that targets cost by how common their tokens are, the share that is left where the tokens of the
-    sources, one after the other, say what comes next; 1 where there is nothing to be known."""
+    sources, one after the other, say what comes next; 1 where there is nothing to be known. By where features are read.
+    """
     texts = list(zip(*pairs, strict=True))
     source, target = (
         Tokenizer.train(side, kind=kind, vocabulary=4000) for side, kind in zip(texts, kinds, strict=True)
     )
-    ids = source.reading(features).encode_batch(texts[0]), target.encode_batch(texts[1])
-    rows = list(zip(*ids, strict=True))
-    found = Alignment.learn(rows, source=source.size, target=target.size).nats(rows).sum()
-    counts = np.bincount(np.concatenate([np.array(row, np.int64) for row in ids[1]]))
+    written = target.encode_batch(texts[1])
+    counts = np.bincount(np.concatenate([np.array(row, np.int64) for row in written]))
     counts = counts[counts > 0]
-    known_by_count = (counts * np.log(counts.sum() / counts)).sum()
-    return float(found / known_by_count) if known_by_count else 1.0
+    by_count = (counts * np.log(counts.sum() / counts)).sum()
+    costs: dict[Features, float] = {}
+    for place in places:
+        rows = list(zip(source.reading(place).encode_batch(texts[0]), written, strict=True))
+        found = Alignment.learn(rows, source=source.size, target=target.size).nats(rows).sum()
+        costs[place] = float(found / by_count) if by_count else 1.0
+    return costs
 
 
 def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget: _Budget) -> Choice:

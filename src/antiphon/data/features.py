@@ -27,7 +27,7 @@ def arranged(text: str, features: Features) -> str:
     if features == "as_is" or not BUNDLE.search(text):
         return text
     runs = [list(run) for _, run in itertools.groupby(text.split(" "), lambda part: bool(BUNDLE.fullmatch(part)))]
-    before = bool(BUNDLE.fullmatch(runs[0][0]))
+    before = BUNDLE.match(text) is not None
     pairs = itertools.zip_longest(runs[::2], runs[1::2], fillvalue=[])
     turn = before != (features == "before")
     return " ".join(part for one, other in pairs for part in ([*other, *one] if turn else [*one, *other]))
