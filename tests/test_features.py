@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import antiphon
 from antiphon.config import load_config
 from antiphon.data.automatic import settle
-from antiphon.data.features import arranged
+from antiphon.data.features import BUNDLE, arranged
 from antiphon.data.pairs import Pair
 from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import FolderError, UsageError
@@ -21,28 +21,43 @@ WORDS = st.sampled_from(["walk", "a;", ";", "ab", "V;PST", "N;ACC(2,SG);PL", "x;
 
 
 @pytest.mark.parametrize(
-    ("text", "before", "behind"),
+    ("text", "before", "behind", "around"),
     [
-        ("V;PST walk", "V;PST walk", "walk V;PST"),
-        ("ab sein V;PRS;3", "V;PRS;3 ab sein", "ab sein V;PRS;3"),
-        ("V;PST walk N;PL cat", "V;PST walk N;PL cat", "walk V;PST cat N;PL"),
-        ("walk V;PST cat N;PL", "V;PST walk N;PL cat", "walk V;PST cat N;PL"),
-        ("V;PST", "V;PST", "V;PST"),
-        ("A;B C;D go", "A;B C;D go", "go A;B C;D"),
-        ("a walk", "a walk", "a walk"),
-        ("", "", ""),
+        ("V;PST walk", "V;PST walk", "walk V;PST", "V;PST walk V;PST"),
+        ("ab sein V;PRS;3", "V;PRS;3 ab sein", "ab sein V;PRS;3", "V;PRS;3 ab sein V;PRS;3"),
+        ("V;PST walk V;PST", "V;PST walk", "walk V;PST", "V;PST walk V;PST"),
+        ("V;PST walk N;PL cat", "V;PST walk N;PL cat", "walk V;PST cat N;PL", "V;PST walk V;PST N;PL cat N;PL"),
+        ("walk V;PST cat N;PL", "V;PST walk N;PL cat", "walk V;PST cat N;PL", "V;PST walk V;PST N;PL cat N;PL"),
+        ("V;PST", "V;PST", "V;PST", "V;PST"),
+        ("A;B C;D go", "A;B C;D go", "go A;B C;D", "A;B C;D go A;B C;D"),
+        ("a walk", "a walk", "a walk", "a walk"),
+        ("", "", "", ""),
     ],
 )
-def test_features_stand_before_or_behind_their_words(text, before, behind):
-    assert (arranged(text, "before"), arranged(text, "behind"), arranged(text, "as_is")) == (before, behind, text)
+def test_features_stand_before_or_behind_their_words_or_around_them(text, before, behind, around):
+    found = [arranged(text, place) for place in ("before", "behind", "around", "as_is")]
+    assert found == [before, behind, around, text]
 
 
 @given(st.lists(WORDS, max_size=8).map(" ".join))
 def test_nothing_is_lost_and_what_is_in_place_stays(text):
+    once = arranged(text, "before")
     for place in ("before", "behind"):
         found = arranged(text, place)
-        assert sorted(found.split(" ")) == sorted(text.split(" "))
+        assert sorted(found.split(" ")) == sorted(once.split(" "))
+        assert set(found.split(" ")) == set(text.split(" "))
         assert arranged(found, place) == found
+    around = arranged(text, "around").split(" ")
+    assert [part for part in around if ";" not in part] == [part for part in text.split(" ") if ";" not in part]
+    assert set(around) == set(text.split(" "))
+
+
+@given(st.lists(WORDS, min_size=1, max_size=4).map(" ".join), st.sampled_from(["V;PST", "N;ACC(2,SG);PL x;y"]))
+def test_one_word_is_read_alike_whichever_way_it_is_written(word, features):
+    assume(not BUNDLE.search(word))
+    ways = [f"{features} {word}", f"{word} {features}", f"{features} {word} {features}"]
+    for place in ("before", "behind", "around"):
+        assert len({arranged(way, place) for way in ways}) == 1
 
 
 def test_a_tokenizer_reads_features_in_its_place_and_its_file_says_where(tmp_path):
@@ -66,16 +81,16 @@ ENDINGS = {"N;PL": "eto", "N;DAT;SG": "umi", "N;GEN;SG": "ovag"}
 
 @pytest.mark.parametrize("written", ["before", "behind"])
 @pytest.mark.parametrize("place", ["before", "behind"])
-def test_auto_reads_them_where_their_letters_are_written(written, place):
+def test_auto_reads_them_on_both_sides_wherever_their_letters_are_written(written, place):
     pairs = []
     for lemma in LEMMAS:
         for features, ending in ENDINGS.items():
             source = f"{features} {lemma}" if written == "before" else f"{lemma} {features}"
             pairs.append(Pair(source, ending + lemma if place == "before" else lemma + ending))
     config, reason = settle(pairs, None, {})
-    assert config.data.features == place
+    assert config.data.features == "around"
     assert config.model.attention == "monotonic"
-    assert f"features {place}" in reason
+    assert "features around" in reason
     asked, _ = settle(pairs, None, {"data": {"features": "as_is"}})
     assert asked.data.features == "as_is"
     assert config.data.hallucinated > 0

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from antiphon.errors import UsageError
 
 TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
-Features = Literal["as_is", "before", "behind"]
+Features = Literal["as_is", "before", "behind", "around"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
@@ -73,8 +73,9 @@ class DataConfig(_Group):
     """Share of the training pairs that come once more with letters hidden behind placeholders, so that a letter which
     training has not seen can be carried over into the answer (characters; Luong et al. 2015 do so with words)."""
     features: Features = "as_is"
-    """Where the features of a source are read (tagged): before its words, behind them, or as they are written. Endings
-    are learnt more easily from features behind, prefixes from features before; then users may write either."""
+    """Where the features of a source are read (tagged): before its words, behind them, on both sides of them, or as
+    they are written. Endings are learnt more easily from features behind, prefixes from features before; and users may
+    then write either."""
     reverse_source: bool = False
     """Feed the source backwards, as Sutskever et al. 2014 and the lecture did."""
     reverse_target: bool = False

@@ -58,10 +58,10 @@ SAMPLED_UNTIL = 0.8
 """Most of the budget in which subwords are learnt from sampled ones: half of an update's products would be theirs."""
 SAMPLED_PASSES = 25
 """Passes after which sampled ones teach nothing more."""
-ALIGNED = 0.6
+ALIGNED = 0.7
 """Of the nats that targets cost by how common their tokens are, the share that an alignment with the sources may cost
-where both run in one direction (pronunciations cost 0 to 0.44; forms 0.07 to 0.52 with their features in the better
-place; dates 0.92)."""
+where both run in one direction (pronunciations cost 0 to 0.44; forms with features around them 0.08 to 0.55; dates
+0.92)."""
 NUMBERS = 0.5
 """Share of digits in the sources, features apart, from which they are numbers: what is written then depends on how many
 digits follow, and is learnt better by comparing (amounts, which an alignment costs 0.37)."""
@@ -278,11 +278,10 @@ def _words(
         for kind, texts in zip(kinds, (source, target), strict=True)
     ]
     some = list(map(Pair, source, target))[:: max(1, len(source) // ALIGNED_FROM)]
-    costs = _alignment_costs(some, kinds, _places(data) if tagged else ("as_is",))
-    features = min(costs, key=costs.__getitem__)
-    one_way = costs[features] < ALIGNED and not (tagged and in_digits(some) >= NUMBERS)
+    features = _features(data, usual="around" if tagged else "as_is")
+    one_way = _alignment_cost(some, kinds, features) < ALIGNED and not (tagged and in_digits(some) >= NUMBERS)
     if not one_way:
-        features = _asked_place(data)
+        features = _features(data, usual="as_is")
     scale = next(scale for scale in (FORM_SCALES if tagged and one_way else WORD_SCALES) if pairs < scale.below)
     letters = in_letters(some) if "symbol" not in kinds else 0.0
     joined, hallucinated = scale.joined, 0
@@ -342,24 +341,15 @@ def _asked(data: Mapping[str, Any], name: str, usual: _Number) -> _Number:
     return type(usual)(asked) if isinstance(asked, int | float) and asked >= 0 else usual
 
 
-def _places(data: Mapping[str, Any]) -> Sequence[Features]:
-    """Where features may be read: where the user says, or else wherever their words are learnt best."""
-    return ("before", "behind") if data.get("features") is None else (_asked_place(data),)
-
-
-def _asked_place(data: Mapping[str, Any]) -> Features:
+def _features(data: Mapping[str, Any], *, usual: Features) -> Features:
     """Where the user says that features are read; nonsense is refused later, by name."""
     places: tuple[Features, ...] = get_args(Features)
-    found: list[Features] = [place for place in places if place == data.get("features")]
-    return found[0] if found else "as_is"
+    return next((place for place in places if place == data.get("features")), usual)
 
 
-def _alignment_costs(
-    pairs: Sequence[Pair], kinds: tuple[TokenizerKind, TokenizerKind], places: Sequence[Features]
-) -> dict[Features, float]:
+def _alignment_cost(pairs: Sequence[Pair], kinds: tuple[TokenizerKind, TokenizerKind], features: Features) -> float:
     """Of the nats that targets cost by how common their tokens are, the share that is left where the tokens of the
-    sources, one after the other, say what comes next; 1 where there is nothing to be known. By where features are read.
-    """
+    sources, one after the other, say what comes next; 1 where there is nothing to be known."""
     texts = list(zip(*pairs, strict=True))
     source, target = (
         Tokenizer.train(side, kind=kind, vocabulary=4000) for side, kind in zip(texts, kinds, strict=True)
@@ -368,12 +358,9 @@ def _alignment_costs(
     counts = np.bincount(np.concatenate([np.array(row, np.int64) for row in written]))
     counts = counts[counts > 0]
     by_count = (counts * np.log(counts.sum() / counts)).sum()
-    costs: dict[Features, float] = {}
-    for place in places:
-        rows = list(zip(source.reading(place).encode_batch(texts[0]), written, strict=True))
-        found = Alignment.learn(rows, source=source.size, target=target.size).nats(rows).sum()
-        costs[place] = float(found / by_count) if by_count else 1.0
-    return costs
+    rows = list(zip(source.reading(features).encode_batch(texts[0]), written, strict=True))
+    found = Alignment.learn(rows, source=source.size, target=target.size).nats(rows).sum()
+    return float(found / by_count) if by_count else 1.0
 
 
 def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget: _Budget) -> Choice:

@@ -1,4 +1,5 @@
-"""Bundles of features (`V;PST;3;SG`) in a text, and where they stand: before the words they are asked of, or behind.
+"""Bundles of features (`V;PST;3;SG`) in a text, and where they stand: before the words they are asked of, behind them,
+or both.
 
 Who writes one letter after the other, and looks at one after the other, finds the features of an ending behind the word
 and those of a prefix before it.
@@ -16,9 +17,10 @@ BUNDLE = re.compile(r"(?<!\S)[^\s;]+(?:;[^\s;]+)+(?!\S)")
 
 
 def arranged(text: str, features: Features) -> str:
-    """The text with its features before or behind its words; as it is, if it has none.
+    """The text with its features before or behind its words, or around them; as it is, if it has none.
 
-    Where there are several words with features, a text that begins with features has them all before their words.
+    Where there are several words with features, a text that begins with features has them all before their words. One
+    that has the same features on both sides has them once.
 
     Args:
         text: normalised, as tokenizers do: a space between words.
@@ -28,6 +30,13 @@ def arranged(text: str, features: Features) -> str:
         return text
     runs = [list(run) for _, run in itertools.groupby(text.split(" "), lambda part: bool(BUNDLE.fullmatch(part)))]
     before = BUNDLE.match(text) is not None
+    if before and len(runs) == 3 and runs[0] == runs[2]:
+        del runs[2]
     pairs = itertools.zip_longest(runs[::2], runs[1::2], fillvalue=[])
-    turn = before != (features == "before")
-    return " ".join(part for one, other in pairs for part in ([*other, *one] if turn else [*one, *other]))
+    return " ".join(part for pair in pairs for part in _placed(*(pair if before else pair[::-1]), features))
+
+
+def _placed(bundles: list[str], words: list[str], features: Features) -> list[str]:
+    if features == "around" and words:
+        return [*bundles, *words, *bundles]
+    return [*words, *bundles] if features == "behind" else [*bundles, *words]
