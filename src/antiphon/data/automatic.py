@@ -344,7 +344,8 @@ def _asked(data: Mapping[str, Any], name: str, usual: _Number) -> _Number:
 def _features(data: Mapping[str, Any], *, usual: Features) -> Features:
     """Where the user says that features are read; nonsense is refused later, by name."""
     places: tuple[Features, ...] = get_args(Features)
-    return next((place for place in places if place == data.get("features")), usual)
+    found: list[Features] = [place for place in places if place == data.get("features")]
+    return found[0] if found else usual
 
 
 def _alignment_cost(pairs: Sequence[Pair], kinds: tuple[TokenizerKind, TokenizerKind], features: Features) -> float:

@@ -33,7 +33,8 @@ def arranged(text: str, features: Features) -> str:
     if before and len(runs) == 3 and runs[0] == runs[2]:
         del runs[2]
     pairs = itertools.zip_longest(runs[::2], runs[1::2], fillvalue=[])
-    return " ".join(part for pair in pairs for part in _placed(*(pair if before else pair[::-1]), features))
+    found = (_placed(one, other, features) if before else _placed(other, one, features) for one, other in pairs)
+    return " ".join(itertools.chain.from_iterable(found))
 
 
 def _placed(bundles: list[str], words: list[str], features: Features) -> list[str]:
