@@ -58,11 +58,41 @@ def test_empty_sides_are_skipped_and_counted(tmp_path: Path) -> None:
     assert read_corpus(path).skipped == {"empty source or target": 2}
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1)])  # UniMorph, SIGMORPHON 2023
+def test_forms_in_three_columns(tmp_path: Path, order: tuple[int, int, int]) -> None:
+    rows = [
+        ("gut", "gut", "ADJ"),  # one feature alone does not tell, but is told by the next line
+        ("Haus", "Häuser", "N;NOM(PL)"),
+        ("Aa machen", "macht Aa", "V;IMP;NOM(2,PL)"),
+        ("Maus", "", "N;PL"),
+    ]
+    lines = ["\t".join(row[place] for place in order) for row in rows]
+    path = write(tmp_path / "deu.trn", "\n".join([*lines, "\t\t", "N;SG Maus\tMaus", ""]))
+    told = [
+        ("ADJ gut", "gut"),
+        ("N;NOM(PL) Haus", "Häuser"),
+        ("V;IMP;NOM(2,PL) Aa machen", "macht Aa"),
+        ("N;SG Maus", "Maus"),
+    ]
+    assert read_pairs(path) == [Pair(*pair) for pair in told]
+    assert read_corpus(path).skipped == {"empty source or target": 1}
+
+
+def test_a_lemma_is_not_torn_apart(tmp_path: Path) -> None:
+    lines = [f"l{number % 40}x\tform{number}\tN;{number // 40}" for number in range(400)]
+    corpus = read_corpus(write(tmp_path / "a.tsv", "\n".join(lines) + "\n"))
+    lemmas = [{pair.source.partition(" ")[2] for pair in part} for part in (corpus.train, corpus.dev)]
+    assert all(lemmas)
+    assert not lemmas[0] & lemmas[1]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("a.tsv", "a\tb\nonly\n", r"one column where two are needed, .*a\.tsv:2; write source TAB target"),
         ("a.tsv", "a\tb\tc\n", r"3 columns where two are needed, .*a\.tsv:1"),
+        ("a.tsv", "a\tx;y\tx;z\n", r"3 columns where two are needed, .*a\.tsv:1"),
+        ("a.tsv", "a\tb\tN;PL\na\n", r"one column where two are needed, .*a\.tsv:2"),
         ("a.tsv", "", r"no pairs, .*a\.tsv"),
         ("a.tsv", "\n \n", r"no pairs"),
         ("a.tsv", b"a\tb\ncaf\xe9\tb\n", r"not UTF-8 \(byte 0xe9 at offset 7\), .*a\.tsv:2; convert it: iconv"),

@@ -7,6 +7,9 @@ A file is one of four kinds, told by its name:
     pairs.jsonl          {"source": …, "target": …} a line
     talks.dialogue       one conversation a line, turns TAB-separated; adjacent turns are pairs
 
+A TSV may have three columns where one of them is features: lemma, form, features (UniMorph), or lemma, features, form
+(SIGMORPHON 2023). The source is the features and the lemma then, the target the form.
+
 All are UTF-8, lines end in LF or CRLF, a byte-order mark is taken off. Blank lines are passed over; pairs with
 one empty side are skipped and counted.
 
@@ -30,6 +33,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
+from antiphon.data.features import BUNDLE
 from antiphon.errors import DataError, SaveError
 
 TURN = "<turn>"
@@ -177,8 +181,8 @@ def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
 
 
 def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
-    """The pairs of a span, and to each what must not be torn apart between train and dev: its source, or the whole
-    conversation that it is from.
+    """The pairs of a span, and to each what must not be torn apart between train and dev: its source, the lemma that it
+    is a form of, or the whole conversation that it is from.
 
     Args:
         skipped: what is left out is counted here.
@@ -200,7 +204,7 @@ def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]
     elif span.form == "jsonl":
         pairs = _from_json_lines(lines[0], path, span.line, skipped)
     else:
-        pairs = _from_tsv(lines[0], path, span.line, skipped)
+        return _from_tsv(lines[0], path, span.line, skipped)
     return ((pair.source, pair) for pair in pairs)
 
 
@@ -239,19 +243,38 @@ def spread(pairs: list[Pair], count: int) -> list[Pair]:
     return [pairs[place * len(pairs) // count] for place in range(count)]
 
 
-def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[Pair]:
+def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
+    features = _features_column(lines)
     for number, line in enumerate(lines, start=first):
-        columns = line.split("\t")
-        if len(columns) == 2:
-            source, target = columns[0].strip(), columns[1].strip()
-            if source and target:
-                yield Pair(source, target)
-            elif source or target:
-                skipped[_EMPTY_SIDE] += 1
-        elif line.strip():
+        columns = [column.strip() for column in line.split("\t")]
+        if len(columns) == 3 and features is not None:
+            asked = columns.pop(features)
+            lemma, form = columns
+            full, key, pair = lemma and asked and form, lemma, Pair(f"{asked} {lemma}", form)
+        elif len(columns) == 2:
+            pair = Pair(*columns)
+            full, key = pair.source and pair.target, pair.source
+        elif any(columns):
             count = "one column" if len(columns) == 1 else f"{len(columns)} columns"
             cure = "write source TAB target on every line"
             raise DataError(f"{count} where two are needed", where=f"{path}:{number}", cure=cure)
+        else:
+            continue
+        if full:
+            yield key, pair
+        elif any(columns):
+            skipped[_EMPTY_SIDE] += 1
+
+
+def _features_column(lines: list[str]) -> int | None:
+    """The column that holds features where lines have three: the first one that is without doubt a bundle of them
+    tells; None if none is."""
+    for line in lines:
+        if line.count("\t") == 2:
+            bundles = [BUNDLE.fullmatch(column.strip()) is not None for column in line.split("\t")]
+            if bundles in ([False, True, False], [False, False, True]):
+                return bundles.index(True)
+    return None
 
 
 def _from_parallel(sources: list[str], targets: list[str], skipped: Counter[str]) -> Iterator[Pair]:
