@@ -82,10 +82,11 @@ def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000) ->
     """DATA as the command line takes it: one file, two parallel files, or a folder with ``train.tsv``.
 
     A folder may bring ``dev.tsv``, ``test.tsv`` and ``data.json``. Where there is no dev part it is held out:
-    ``dev_pairs``, at most a tenth of the data, at least one. Pairs of one source stay together, and so do the
-    pairs of one conversation in a ``.dialogue`` file. The same pairs have the same dev part, whatever the order of the
-    lines and the seed of a run: so runs can be compared, and averaged. Every line is looked at
-    once, or twice where dev is held out; of the texts nothing but what is held out is kept in memory.
+    ``dev_pairs``, at most a tenth of the data, at least one. Pairs of one source stay together, and so do the forms of
+    one lemma in a file of three columns, and the pairs of one conversation in a ``.dialogue`` file. The same pairs have
+    the same dev part, whatever the order of the lines and the seed of a run: so runs can be compared, and averaged.
+    Every line is looked at once, or twice where dev is held out; of the texts nothing but what is held out is kept in
+    memory.
 
     Raises:
         DataError: as `read_pairs`; a folder without ``train.tsv``; nothing that could be held out.
@@ -181,7 +182,7 @@ def _lowest(counted: Iterable[Mapping[int, int]], dev_pairs: int) -> dict[int, i
 def _chosen(groups: dict[int, int], dev_pairs: int, pairs: int, *, where: str) -> frozenset[int]:
     if len(groups) < 2:
         raise DataError(
-            "all pairs belong to one source (or one conversation), so none can be held out to validate on",
+            "all pairs belong to one source (or one lemma, one conversation), so none can be held out to validate on",
             where=where,
             cure="bring more data, or a folder with train.tsv and dev.tsv",
         )
