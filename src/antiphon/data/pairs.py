@@ -247,20 +247,18 @@ def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) ->
     features = _features_column(lines)
     for number, line in enumerate(lines, start=first):
         columns = [column.strip() for column in line.split("\t")]
+        key = columns[0]
         if len(columns) == 3 and features is not None:
-            asked = columns.pop(features)
-            lemma, form = columns
-            full, key, pair = lemma and asked and form, lemma, Pair(f"{asked} {lemma}", form)
+            pair = Pair(f"{columns[features]} {key}", columns[3 - features])
         elif len(columns) == 2:
             pair = Pair(*columns)
-            full, key = pair.source and pair.target, pair.source
         elif any(columns):
             count = "one column" if len(columns) == 1 else f"{len(columns)} columns"
             cure = "write source TAB target on every line"
             raise DataError(f"{count} where two are needed", where=f"{path}:{number}", cure=cure)
         else:
             continue
-        if full:
+        if all(columns):
             yield key, pair
         elif any(columns):
             skipped[_EMPTY_SIDE] += 1
