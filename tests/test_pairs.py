@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,19 @@ def test_forms_in_three_columns(tmp_path: Path, order: tuple[int, int, int]) -> 
     assert read_corpus(path).skipped == {"empty source or target": 1}
 
 
-def test_a_lemma_is_not_torn_apart(tmp_path: Path) -> None:
-    lines = [f"l{number % 40}x\tform{number}\tN;{number // 40}" for number in range(400)]
-    corpus = read_corpus(write(tmp_path / "a.tsv", "\n".join(lines) + "\n"))
-    lemmas = [{pair.source.partition(" ")[2] for pair in part} for part in (corpus.train, corpus.dev)]
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("a.tsv", "{0}\t{2}\t{1}"),
+        ("a.tsv", "{1} {0}\t{2}"),
+        ("a.tsv", "{0} {1}\t{2}"),
+        ("a.jsonl", '{{"source": "{1} {0}", "target": "{2}"}}'),
+    ],
+)
+def test_a_lemma_is_not_torn_apart(tmp_path: Path, name: str, line: str) -> None:
+    lines = [line.format(f"l{number % 40} x", f"N;{number // 40}", f"form{number}") for number in range(400)]
+    corpus = read_corpus(write(tmp_path / name, "\n".join(lines) + "\n"))
+    lemmas = [{re.sub(r" ?N;\d ?", "", pair.source) for pair in part} for part in (corpus.train, corpus.dev)]
     assert all(lemmas)
     assert not lemmas[0] & lemmas[1]
 

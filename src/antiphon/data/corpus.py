@@ -82,9 +82,9 @@ def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000) ->
     """DATA as the command line takes it: one file, two parallel files, or a folder with ``train.tsv``.
 
     A folder may bring ``dev.tsv``, ``test.tsv`` and ``data.json``. Where there is no dev part it is held out:
-    ``dev_pairs``, at most a tenth of the data, at least one. Pairs of one source stay together, and so do the forms of
-    one lemma in a file of three columns, and the pairs of one conversation in a ``.dialogue`` file. The same pairs have
-    the same dev part, whatever the order of the lines and the seed of a run: so runs can be compared, and averaged.
+    ``dev_pairs``, at most a tenth of the data, at least one. Pairs of one source stay together, features left aside (so
+    the forms of one lemma do), and so do the pairs of one conversation in a ``.dialogue`` file. The same pairs have the
+    same dev part, whatever the order of the lines and the seed of a run: so runs can be compared, and averaged.
     Every line is looked at once, or twice where dev is held out; of the texts nothing but what is held out is kept in
     memory.
 

@@ -16,6 +16,14 @@ BUNDLE = re.compile(r"(?<!\S)[^\s;]+(?:;[^\s;]+)+(?!\S)")
 """Features joined by semicolons, as UniMorph and SIGMORPHON write them."""
 
 
+def without(text: str) -> str:
+    """The text without its features: the words that they are asked of; features alone stay."""
+    if ";" not in text:
+        return text
+    words = " ".join(part for part in text.split() if not BUNDLE.fullmatch(part))
+    return words or text
+
+
 def arranged(text: str, features: Features) -> str:
     """The text with its features before or behind its words, or around them; as it is, if it has none.
 

@@ -33,7 +33,7 @@ from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
 
-from antiphon.data.features import BUNDLE
+from antiphon.data import features
 from antiphon.errors import DataError, SaveError
 
 TURN = "<turn>"
@@ -181,8 +181,8 @@ def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
 
 
 def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
-    """The pairs of a span, and to each what must not be torn apart between train and dev: its source, the lemma that it
-    is a form of, or the whole conversation that it is from.
+    """The pairs of a span, and to each what must not be torn apart between train and dev: its source without features
+    (the lemma that it is a form of), or the whole conversation that it is from.
 
     Args:
         skipped: what is left out is counted here.
@@ -204,8 +204,8 @@ def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]
     elif span.form == "jsonl":
         pairs = _from_json_lines(lines[0], path, span.line, skipped)
     else:
-        return _from_tsv(lines[0], path, span.line, skipped)
-    return ((pair.source, pair) for pair in pairs)
+        pairs = _from_tsv(lines[0], path, span.line, skipped)
+    return ((features.without(pair.source), pair) for pair in pairs)
 
 
 def write_pairs(path: str | Path, pairs: Iterable[tuple[str, str]]) -> int:
@@ -243,13 +243,12 @@ def spread(pairs: list[Pair], count: int) -> list[Pair]:
     return [pairs[place * len(pairs) // count] for place in range(count)]
 
 
-def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
-    features = _features_column(lines)
+def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[Pair]:
+    tags = _features_column(lines)
     for number, line in enumerate(lines, start=first):
         columns = [column.strip() for column in line.split("\t")]
-        key = columns[0]
-        if len(columns) == 3 and features is not None:
-            pair = Pair(f"{columns[features]} {key}", columns[3 - features])
+        if len(columns) == 3 and tags is not None:
+            pair = Pair(f"{columns[tags]} {columns[0]}", columns[3 - tags])
         elif len(columns) == 2:
             pair = Pair(*columns)
         elif any(columns):
@@ -259,7 +258,7 @@ def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) ->
         else:
             continue
         if all(columns):
-            yield key, pair
+            yield pair
         elif any(columns):
             skipped[_EMPTY_SIDE] += 1
 
@@ -269,7 +268,7 @@ def _features_column(lines: list[str]) -> int | None:
     tells; None if none is."""
     for line in lines:
         if line.count("\t") == 2:
-            bundles = [BUNDLE.fullmatch(column.strip()) is not None for column in line.split("\t")]
+            bundles = [features.BUNDLE.fullmatch(column.strip()) is not None for column in line.split("\t")]
             if bundles in ([False, True, False], [False, False, True]):
                 return bundles.index(True)
     return None
