@@ -362,12 +362,20 @@ def test_to_learn_from_the_end_is_to_learn_what_is_turned(tmp_path):
         assert len(list(model.stream(text, beam=1))) <= 1, "its beginning comes last"
 
 
+def test_marks_are_not_counted_by_whoever_asks_for_so_many_tokens(run):
+    model = antiphon.load(run / "run")
+    text = model.predict("abab", beam=1)
+    assert model.predict("abab", beam=1, max_length=len(text.tokens)).tokens == text.tokens
+    with pytest.raises(UsageError, match=r"marks that may repeat, search\.no_repeat_ngram"):
+        model.predict("abab", no_repeat_ngram=2)
+
+
 def test_an_attention_model_may_write_from_the_end_too(tmp_path):
     """One vocabulary for both sides, and a source that is read as it stands."""
     pairs = [Pair(word, word.upper() + ".") for word in ("ab", "ba", "abab", "bb", "aab", "bba", "abb", "baa") * 6]
     write_pairs(tmp_path / "pairs.tsv", pairs)
     knobs = {
-        "data": {"tokenizer": "char", "target_tokenizer": "char", "reverse_target": True},
+        "data": {"tokenizer": "char", "reverse_target": True, "share_vocabulary": True, "placeholders": 0.0},
         "model": {"hidden": 32, "embedding": 32, "encoder_hidden": 16, "dropout": 0.0, "attention": "dot"},
         "train": {"max_updates": 200, "batch_tokens": 200, "threads": 1, "learning_rate": 1e-2, "average": 0.9},
     }

@@ -100,6 +100,18 @@ def test_auto_reads_them_on_both_sides_wherever_their_letters_are_written(writte
     assert (many.data.joined, many.data.hallucinated) == (0, 0), "so many forms need no company"
 
 
+def test_tokenizers_that_auto_would_choose_itself_take_it_nothing_and_others_do():
+    pairs = [Pair(f"{features} {lemma}", lemma + ending) for lemma in LEMMAS for features, ending in ENDINGS.items()]
+    chosen, reason = settle(pairs, None, {})
+    assert (chosen.data.tokenizer, chosen.data.target_tokenizer, chosen.data.features) == ("tagged", "char", "around")
+    for named in ({"tokenizer": "tagged", "target_tokenizer": "char"}, {"target_tokenizer": "char"}):
+        assert settle(pairs, None, {"data": named}) == (chosen, reason)
+    other, reason = settle(pairs, None, {"data": {"tokenizer": "bpe"}})
+    assert (other.data.tokenizer, other.data.features, other.data.placeholders) == ("bpe", "as_is", 0.0)
+    assert other.model.attention != "monotonic", "what an alignment of other tokens costs was not looked at"
+    assert reason.startswith("words: your tokenizers")
+
+
 def test_a_model_answers_whichever_way_features_are_written(tmp_path):
     lines = [f"{features} {lemma}\t{lemma}{ending}" for lemma in LEMMAS[:40] for features, ending in ENDINGS.items()]
     (tmp_path / "forms.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")

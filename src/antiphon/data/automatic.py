@@ -106,6 +106,8 @@ class Scale:
     """... of up to so many updates."""
     dropout: float
     """At most."""
+    layers: int = 2
+    """Of the encoder."""
     wait: int = 6
     """Validations without a better one that are waited for, at least: where pairs are few, so are dev pairs, and their
     score jumps."""
@@ -114,14 +116,26 @@ class Scale:
 WORD_SCALES = (
     Scale(3_000, rows=800, width=128, encoder=64, joined=2, passes=60, rate=3e-3, quick=2_600, dropout=0.4, wait=20),
     Scale(PLENTY, rows=1200, width=192, encoder=192, joined=1, passes=30, rate=3e-3, quick=2_600, dropout=0.3),
-    Scale(float("inf"), rows=1200, width=256, encoder=256, joined=0, passes=60, rate=1.2e-3, quick=10_000, dropout=0.3),
+    Scale(
+        float("inf"),
+        rows=1200,
+        width=256,
+        encoder=256,
+        layers=3,
+        joined=0,
+        passes=60,
+        rate=1.2e-3,
+        quick=10_000,
+        dropout=0.3,
+    ),
 )
 FORM_SCALES = (
     WORD_SCALES[0],
     replace(WORD_SCALES[1], joined=0, passes=12),
-    WORD_SCALES[2],
+    replace(WORD_SCALES[2], layers=2),
 )
-"""Words with features that run in one direction: ten thousand need no joined pairs, and fewer passes."""
+"""Words with features that run in one direction: ten thousand need no joined pairs, and fewer passes. A third layer has
+not been tried for them."""
 
 Tree = dict[str, dict[str, Any]]
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -161,8 +175,13 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     data = asked.get("data", {})
     choice = _of(pairs, _Budget(asked.get("train", {})), data)
     knobs = choice.knobs
-    if not {"tokenizer", "target_tokenizer"}.isdisjoint(data):  # then the user's tokenizers decide what goes with them
+    reason = choice.reason
+    if _other_tokenizers(data, knobs["data"]):  # then what goes with those that were looked at does not go with them
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in OF_TOKENIZERS}
+        for group, name in MARKS:
+            knobs[group].pop(name, None)
+        kind, _, rest = reason.partition(":")
+        reason = f"{kind}: your tokenizers{''.join(rest.partition(';')[1:])}"
     found = {**knobs["data"], **data}
     one = found.get("share_vocabulary", True) and found.get("target_tokenizer") in (None, found.get("tokenizer"))
     knobs["model"]["tied"] = "all" if one else "target"
@@ -173,11 +192,19 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
         knobs["data"]["too_long"] = "drop"
     elif own is None and "attention" in knobs["model"]:  # gives way to whatever does not go with it
         with suppress(UsageError):
-            return _under(asked, knobs), choice.reason
+            return _under(asked, knobs), reason
     if own != "monotonic":
         for group, name in MARKS:
             knobs[group].pop(name, None)
-    return _under(asked, knobs), choice.reason
+    return _under(asked, knobs), reason
+
+
+def _other_tokenizers(asked: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
+    """Whether the user names other tokenizers than were chosen; one that is named alone is meant for both sides."""
+    both = chosen["tokenizer"], chosen.get("target_tokenizer") or chosen["tokenizer"]
+    source = asked.get("tokenizer", both[0])
+    target = asked.get("target_tokenizer") or (source if "tokenizer" in asked else both[1])
+    return (source, target) != both
 
 
 def _under(asked: Overrides, knobs: Tree) -> Config:
@@ -201,7 +228,10 @@ def _of(pairs: Sequence[Pair] | Pairs, budget: _Budget, data: Mapping[str, Any])
 
 def _conversing(pairs: Sequence[Pair]) -> bool:
     """Whether enough answers are questions too. So are base forms (cats → cat, cat → cat), but they repeat theirs."""
-    return _echo(pairs) >= ECHO and in_stems(pairs[:: max(1, len(pairs) // ALIGNED_FROM)]) < FORMS
+    if _echo(pairs) < ECHO:
+        return False
+    some = pairs[:: max(1, len(pairs) // ALIGNED_FROM)]  # no form is long, and what is takes long to compare
+    return in_stems([pair for pair in some if max(map(len, pair)) <= 4 * LETTERS]) < FORMS
 
 
 def _echo(pairs: Sequence[Pair]) -> float:
@@ -315,6 +345,7 @@ def _words(
         "model": {
             **_sized(scale.width),
             "encoder_hidden": scale.encoder,
+            "encoder_layers": scale.layers,
             "dropout": _dropout(passes, pairs, scale.dropout),
         },
         "train": {"batch_tokens": scale.rows, "dev_metric": "accuracy", "dev_answers": 1000, **pace},
