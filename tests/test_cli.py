@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import antiphon
-from antiphon.config import Config
+from antiphon.config import Config, DataConfig
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.faces.cli import main
 from antiphon.faces.knobs import spelled_alike
@@ -144,7 +144,7 @@ def test_every_knob_is_in_the_help_with_its_story(run: Run):
         (["data", "no-such"], 'no corpus "no-such", antiphon data; '),
         (["data", "dates", "--pair", "en-de"], 'dates has no option "pair", antiphon data; known: train, dev, test'),
         (["chat", "no/such"], "no such folder, no/such; "),
-        (["evaluate", "no/such", "no.tsv"], "no such file, no.tsv; "),
+        (["evaluate", "no/such", "no.tsv"], "no such folder, no/such; "),
         (["inspect", "no/such"], "no such file, no/such; "),
     ],
 )
@@ -373,6 +373,18 @@ def test_a_folder_gives_its_test_part_or_dev(run: Run, model: FakeModel, tmp_pat
     assert "a file has no parts" in run("score", "m", tmp_path / "dev.tsv", "--split", "dev").err
     (tmp_path / "none").mkdir()
     assert "neither test.tsv nor dev.tsv" in run("score", "m", tmp_path / "none").err
+
+
+def test_a_conversation_is_read_with_the_turns_that_the_model_knows(run: Run, model: FakeModel, tmp_path: Path):
+    (tmp_path / "talk.dialogue").write_text("a\tb\tc\n", encoding="utf-8")
+    assert "\tb\tc\n" in run("score", "m", tmp_path / "talk.dialogue").out
+    model.config = Config(data=DataConfig(context=1))
+    assert "\ta <turn> b\tc\n" in run("score", "m", tmp_path / "talk.dialogue").out
+
+
+def test_sources_that_were_cut_are_told_of(run: Run, model: FakeModel):
+    done = run("predict", "m", "a b c d e f g h i", "a")
+    assert done.err.endswith("1 of 2 sources had more than 7 tokens: of those the last 7 were read\n")
 
 
 def test_scores_of_pairs(run: Run, model: FakeModel, pairs: Path):

@@ -118,6 +118,29 @@ def test_what_people_corrected_is_learnt_and_the_rest_is_kept(run, tmp_path):
     store.close()
 
 
+def test_what_was_learnt_before_is_not_judged_by_and_the_last_correction_wins(run, tmp_path, monkeypatch):
+    store = corrected(tmp_path / "kept.db", "h")
+    learn(run, store, tmp_path / "once", minutes=0.25)
+    first = dict(antiphon.read_pairs(tmp_path / "once" / "learnt.tsv"))
+    store.add([turn(next(iter(first)), better="g"), *(turn(f"e{a}{b}", better="h") for a in "abcd" for b in "efgh")])
+    seen = []
+
+    def look(source, config, tokenizers, new, held, **_):
+        seen.append((new, held))
+        raise DataError("enough")
+
+    monkeypatch.setattr("antiphon.training.tuning.tune", look)
+    with pytest.raises(DataError, match="enough"):
+        learn(tmp_path / "once", store, tmp_path / "twice", name="run")
+    [(new, held)] = seen
+    assert held
+    assert not {pair.source for pair in held} & {pair.source for pair in new}
+    assert len(new) == len(dict(new))
+    assert dict(new).keys() >= first.keys()
+    assert dict(new)[next(iter(first))] == "g"
+    store.close()
+
+
 def test_the_command_tells_what_became_of_it(run, tmp_path, capsys):
     # Corrections without any rule: what was held out cannot be answered as corrected, so the old is kept.
     store = Conversations(tmp_path / "kept.db")

@@ -99,6 +99,33 @@ def test_when_all_are_done_a_larger_budget_goes_to_each(home):
     assert run.updates == 30 * MANY
 
 
+def test_a_larger_budget_that_is_interrupted_still_goes_to_each(home):
+    trained(home, "raised")
+    wanted = knobs(updates=30, train={"members": MANY})  # the command that it was begun with, but for its budget
+    watcher = Watcher(stop_at=25)
+    half = antiphon.train(home / "pairs.tsv", home / "raised", resume=True, knobs=wanted, observer=watcher)
+    assert not half.finished
+    watcher = Watcher()
+    run = antiphon.train(home / "pairs.tsv", home / "raised", resume=True, observer=watcher)
+    assert [event.update for event in watcher.of(Stopped)] == [30] * MANY
+    assert run.updates == 30 * MANY
+
+
+def test_a_run_of_several_goes_on_by_the_command_that_began_it_and_by_no_other(home):
+    class Stopper(Watcher):
+        def __call__(self, event) -> None:
+            self.stop_at = 10 if self.of(Member) else 0
+            super().__call__(event)
+
+    assert not trained(home, "same", Stopper()).finished
+    for group, name, value in (("model", "hidden", 99), ("train", "members", 2), ("train", "seed", 7)):
+        with pytest.raises(UsageError, match=f"cannot change, --{group}.{name}"):
+            antiphon.train(home / "pairs.tsv", home / "same", resume=True, knobs={group: {name: value}})
+    wanted = knobs(updates=20, train={"members": MANY})
+    assert antiphon.train(home / "pairs.tsv", home / "same", resume=True, knobs=wanted, seed=1).finished
+    assert weights(home / "same") == weights(home / "run")
+
+
 def test_all_are_exported_and_answer_alike(home):
     made = export(home / "run", home / "exported")
     assert made.size == sum(p.stat().st_size for p in (home / "exported").rglob("*.onnx"))

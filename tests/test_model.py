@@ -129,7 +129,8 @@ def test_a_source_read_backwards_is_shown_forwards():
 
 
 def test_a_long_source_keeps_its_end_and_buckets_by_hand_say_how_much():
-    model = a_model("word", buckets=((4, 5), (6, 7)))
+    assert a_model("word", buckets=((4, 5), (6, 7))).max_source == 12  # what training did not have is read all the same
+    model = a_model("word", buckets=((4, 5), (6, 7)), max_source=5)
     assert (model.max_source, model.max_target) == (6, 7)
     answer = model.predict("the cat sat on the mat and a dog", beam=1)
     assert answer.truncated

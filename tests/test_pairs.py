@@ -23,7 +23,8 @@ from antiphon.data.pairs import (
     spread,
     write_pairs,
 )
-from antiphon.errors import DataError, SaveError
+from antiphon.errors import DataError, SaveError, UsageError
+from antiphon.training.opening import begin_anew
 
 texts = st.text(st.characters(exclude_categories=("Cs",)), min_size=1).map(str.strip).filter(bool)
 
@@ -89,9 +90,10 @@ def test_forms_in_three_columns(tmp_path: Path, order: tuple[int, int, int]) -> 
     ],
 )
 def test_a_lemma_is_not_torn_apart(tmp_path: Path, name: str, line: str) -> None:
-    lines = [line.format(f"l{number % 40} x", f"N;{number // 40}", f"form{number}") for number in range(400)]
+    tags = ["N" if name == "a.tsv" and line.count("\t") == 2 else "N;0", *(f"N;{number}" for number in range(1, 10))]
+    lines = [line.format(f"l{number % 40} x", tags[number // 40], f"form{number}") for number in range(400)]
     corpus = read_corpus(write(tmp_path / name, "\n".join(lines) + "\n"))
-    lemmas = [{re.sub(r" ?N;\d ?", "", pair.source) for pair in part} for part in (corpus.train, corpus.dev)]
+    lemmas = [{re.sub(r" ?N(;\d)? ?", "", pair.source) for pair in part} for part in (corpus.train, corpus.dev)]
     assert all(lemmas)
     assert not lemmas[0] & lemmas[1]
 
@@ -342,3 +344,17 @@ def test_a_spread_sample_is_even_and_in_order(length: int, count: int) -> None:
     assert len(numbers) == min(length, count)
     steps = [after - before for before, after in itertools.pairwise(numbers)]
     assert not steps or (min(steps) >= 1 and max(steps) - min(steps) <= 1)
+
+
+def test_where_a_file_is_not_utf8_counts_from_its_first_byte(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"byte 0xff at offset 8\), .*a\.tsv:2"):
+        read_pairs(write(tmp_path / "a.tsv", b"\xef\xbb\xbfa\tb\nc\xff\td\n".replace(b"c\xff", b"c\xff")))
+
+
+def test_a_folder_whose_turns_are_joined_takes_no_other_context(tmp_path: Path) -> None:
+    for part in ("train", "dev"):
+        write(tmp_path / f"{part}.tsv", "a\tb\n" * 3)
+    Card("talks", context=1).save(tmp_path)
+    with pytest.raises(UsageError, match=r"joined already, with a context of 1, --data\.context"):
+        begin_anew(tmp_path, tmp_path / "run", "chat", {"data": {"context": 2}})
+    assert not (tmp_path / "run").exists()

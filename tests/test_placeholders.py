@@ -208,3 +208,11 @@ def test_a_run_learns_to_carry_over_what_it_has_not_seen(tmp_path, features):
     export(tmp_path / "run", tmp_path / "model")
     again = antiphon.load(tmp_path / "model")
     assert [one.text for one in again.predict([f"{tag}{word}" for word in asked])] == [one.text for one in answers]
+
+
+def test_the_letters_of_a_feature_that_is_not_known_take_no_placeholder():
+    both = SOURCE, TARGET
+    stand = Placeholders.of("Q;XYZ;N žab", both)
+    assert stand.letters == "ž"
+    assert stand.hide("Q;Žž;N žab", SOURCE) == f"Q;Žž;N {SIGNS[0]}ab"
+    assert stand.hide("žab;z", TARGET) == f"{SIGNS[0]}ab;z"

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 import antiphon
 from antiphon.config import Config, TrainConfig, presets
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
+from antiphon.evaluation import evaluate
 from antiphon.runtime import folder as files
 from antiphon.training.loss import sampler_for, samples
 from antiphon.training.progress import Progress, Started, Stopped, Validated
@@ -158,6 +159,40 @@ def test_what_is_left_of_a_resumed_run_counts_what_was_spent_before(pairs, tmp_p
     told = watcher.of(Progress)[0]
     assert told.update == 21
     assert told.seconds_left == pytest.approx(told.seconds * 19 / 21, rel=0.2)
+
+
+def test_a_budget_that_was_raised_stays_so(pairs, tmp_path):
+    antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=10))
+    raised = {"train": {"max_updates": 40, "patience": 9}}
+    assert not antiphon.train(pairs, tmp_path / "run", resume=True, knobs=raised, observer=Watcher(20)).finished
+    run = antiphon.train(pairs, tmp_path / "run", resume=True)  # as its own advice says
+    assert (run.updates, run.finished) == (40, True)
+    config, _ = files.read_config(tmp_path / "run")
+    assert (config.train.max_updates, config.train.patience) == (40, 9)
+
+
+def test_of_two_budgets_the_one_that_ends_first_says_what_is_left(pairs, tmp_path):
+    antiphon.train(pairs, tmp_path / "run", minutes=60, knobs=knobs(updates=20))
+    watcher = Watcher()
+    antiphon.train(pairs, tmp_path / "run", resume=True, knobs={"train": {"max_updates": 40}}, observer=watcher)
+    told = watcher.of(Progress)[0]
+    assert told.seconds_left == pytest.approx(told.seconds * 19 / 21, rel=0.2)
+
+
+def test_dev_scores_are_those_of_evaluate(tmp_path):
+    """Any of several right answers will do, and a word of symbols is right or wrong as a whole."""
+    for part, count in (("train", 60), ("dev", 30)):
+        sources = [f"{'abc'[n % 3]} {'def'[n // 3 % 3]} {n % 5}" for n in range(count)]
+        lines = [f"{source}\tx {'yz'[n % 2]} {n % 3}\n" for n, source in enumerate(sources * 2)]
+        (tmp_path / f"{part}.tsv").write_text("".join(lines), encoding="utf-8")
+    for metric in ("accuracy", "wer"):
+        given = knobs(updates=20, train={"dev_metric": metric, "dev_answers": 1000, "learning_rate": 2e-2})
+        watcher = Watcher()
+        run = antiphon.train(tmp_path, tmp_path / metric, knobs=given, observer=watcher)
+        dev = antiphon.read_pairs(tmp_path / "dev.tsv")
+        found = evaluate(antiphon.load(tmp_path / metric), dev, [metric], beam=1)
+        assert found["sources"] < found["pairs"]
+        assert run.best_dev == pytest.approx(found[metric])
 
 
 def test_the_kept_model_is_the_best_one_and_loads(pairs, tmp_path):

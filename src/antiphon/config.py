@@ -184,7 +184,7 @@ class TrainConfig(_Group):
     schedule: Literal["cosine", "constant"] = "cosine"
     """cosine: to zero at the end of the budget (without a budget: inverse square root after the warm-up)."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    """Decoupled decay of matrices."""
+    """Decoupled decay of matrices; tables of a sampled softmax, of which an update touches some rows, have none."""
     betas: tuple[Share, Share] = (0.9, 0.98)
     """Adam's decay of the first and second moments."""
     clip: Annotated[float, Field(gt=0)] = 1.0
@@ -203,7 +203,7 @@ class TrainConfig(_Group):
     teachers: str | None = None
     """Run folders, comma-separated, whose mean prediction is learnt from beside the truth: several models become one
     (Hinton et al. 2015; full softmax only). Same data and tokenizers. They are asked once, before the first update that
-    learns from them."""
+    learns from them; of data in several shards, once an epoch."""
     distillation: Share = 0.7
     """How much of what is learnt is the teachers' prediction; the rest is the truth."""
     samples: Annotated[int, Field(ge=1, le=1_000_000)] = 512
@@ -334,6 +334,10 @@ class Config(_Group):
         data, model = self.data, self.model
         if model.attention == "monotonic" and data.subword_dropout:
             raise ValueError('model.attention = "monotonic" needs data.subword_dropout = 0')
+        if model.attention == "monotonic" and self.search.no_repeat_ngram:
+            raise ValueError('model.attention = "monotonic" needs search.no_repeat_ngram = 0: its marks may repeat')
+        if self.train.weight_decay and self.train.optimizer == "sgd":
+            raise ValueError('train.weight_decay needs train.optimizer = "adam" or "muon"')
         if self.train.consistency and model.softmax == "sampled":
             raise ValueError('train.consistency needs model.softmax = "full"')
         for name in ("teachers", "distilled"):

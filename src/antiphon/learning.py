@@ -141,9 +141,10 @@ def learn(
         cure = "let antiphon train --resume mend it"
         raise FolderError("not what training wrote there", where=str(source / other[0]), cure=cure)
     found = lessons(conversations.every_turn(), name or Path(run).resolve().name)
-    taught, held = split(found.corrections, seed)
-    earlier = read_pairs(source / LEARNT) if (source / LEARNT).is_file() else []
-    new = list(dict.fromkeys([*earlier, *taught, *found.liked]))
+    earlier = dict(read_pairs(source / LEARNT)) if (source / LEARNT).is_file() else {}
+    taught, held = split([pair for pair in found.corrections if pair.source not in earlier], seed)
+    again = [pair for pair in found.corrections if pair.source in earlier]  # known: they cannot be judged by
+    new = [Pair(*pair) for pair in (earlier | dict(found.liked) | dict(again) | dict(taught)).items()]
     try:
         from antiphon.training import checkpoint, tuning
     except ModuleNotFoundError as error:
@@ -157,7 +158,7 @@ def learn(
     report = Report(
         better=better,
         reason=reason,
-        corrections=len(taught),
+        corrections=len(again) + len(taught),
         held_out=len(held),
         liked=len(found.liked),
         replayed=facts.get("train_pairs", 0),

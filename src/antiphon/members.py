@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from antiphon.config import Config
+from antiphon.config import BUDGETS, Config
 from antiphon.data.automatic import Overrides
 from antiphon.data.corpus import read_corpus
 from antiphon.evaluation import evaluate
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 LINK_SECONDS = 60.0
 """Longest wait for an answer of another process while none trains."""
+ENDS = BUDGETS | {"patience"}
+"""Knobs that say when a model needs no more training."""
 MOST_DEV = 1000
 """Dev pairs on which all together are judged."""
 SENTENCE = "Not one model but several: "
@@ -45,8 +48,8 @@ def train(
     """As `antiphon.training.trainer.train`, of as many models as ``train.members`` says; with
     ``train.distilled`` of the one that they teach as well.
 
-    What is resumed goes on where it stopped: with the model that was being trained; or, if all were done, with each of
-    them, as far as its budget is larger now.
+    What is resumed goes on where it stopped: with the model that was being trained; or, if the budget is another now,
+    with each of them.
     """
     from antiphon.training.distributed import joined
 
@@ -65,12 +68,20 @@ def _trained(
     leads: bool,
 ) -> Run:
     from antiphon.training import trainer
+    from antiphon.training.checkpoint import RESUMABLE
 
-    resting = _done(folder) if resume and files.resumable(folder) else {}
+    resting: dict[Path, Run] = {}
+    again = None
+    if resume and files.resumable(folder):
+        from antiphon.training.opening import knobs_again
+
+        again, _ = knobs_again(folder, preset, overrides)
+        resting = _resting(folder, again)
     run = resting.get(folder) or trainer.train(
         data, folder, preset=preset, overrides=overrides, resume=resume, observer=observer
     )
     config, facts = files.read_config(folder)
+    config = again or config
     runs, places = [run], _places(folder, config)
     for number, place in enumerate(places[1:], start=2):
         if not runs[-1].finished:
@@ -82,11 +93,11 @@ def _trained(
         if leads and observer is not None:
             members = config.train.members
             observer(Student(members, str(place)) if learns else Member(number, members, str(place)))
-        again = files.resumable(place)
-        knobs = _given_again(config, overrides) if again else config.of_one(number).model_dump(mode="json")
+        own, begun = config.of_one(number), files.resumable(place)
+        knobs = {"train": _of(own, RESUMABLE)} if begun else own.model_dump(mode="json")
         teachers = places[: number - 1] if learns else ()
         runs.append(
-            trainer.train(data, place, preset=None, overrides=knobs, resume=again, observer=observer, teachers=teachers)
+            trainer.train(data, place, preset=None, overrides=knobs, resume=begun, observer=observer, teachers=teachers)
         )
         if leads and runs[-1].finished:
             facts |= {files.STUDENT: True} if learns else {files.MEMBERS: number}
@@ -100,21 +111,24 @@ def _places(folder: Path, config: Config) -> list[Path]:
     return [*members, folder / files.STUDENT] if config.train.distilled else members
 
 
-def _done(folder: Path) -> dict[Path, Run]:
-    """The models of a run that need no more training; none if that is all of them, which are then to go on."""
+def _resting(folder: Path, config: Config) -> dict[Path, Run]:
+    """The models of a run that need no more training: they ended with the budget that the run has now. None if that is
+    all of them, which are then to say so themselves."""
     from antiphon.training import trainer
 
-    places = _places(folder, files.read_config(folder)[0])
-    done = {place: run for place in places if (run := trainer.ended(place)) is not None}
-    return done if len(done) < len(places) else {}
+    places = _places(folder, config)
+    resting = {}
+    for number, place in enumerate(places, start=1):
+        run = trainer.ended(place)
+        wanted = config if number == 1 else config.of_one(number)
+        if run is not None and _of(files.read_config(place)[0], ENDS) == _of(wanted, ENDS):
+            resting[place] = run
+    return resting if len(resting) < len(places) else {}
 
 
-def _given_again(config: Config, overrides: Overrides) -> Overrides:
-    """What a resumed run is given anew, for one of its models."""
-    train = dict(overrides.get("train", {}))
-    if train.get("minutes"):
-        train["minutes"] = train["minutes"] / config.train.models
-    return {"train": train} if train else {}
+def _of(config: Config, names: Iterable[str]) -> dict[str, Any]:
+    """These knobs of [train]."""
+    return {name: getattr(config.train, name) for name in sorted(names)}
 
 
 def _together(

@@ -95,9 +95,9 @@ class Model:
 
     @property
     def max_source(self) -> int:
-        """Longest source in tokens, EOS counted; of a longer one the end is read."""
-        buckets = self.config.data.buckets
-        return self.config.data.max_source if isinstance(buckets, int) else max(source for source, _ in buckets)
+        """Longest source in tokens, EOS counted, of training or `data.max_source`; of a longer one the end is read."""
+        buckets, most = self.config.data.buckets, self.config.data.max_source
+        return most if isinstance(buckets, int) else max(most, *(source for source, _ in buckets))
 
     @property
     def max_target(self) -> int:
@@ -244,6 +244,10 @@ class Model:
     def settings(self, overrides: dict[str, Any]) -> SearchConfig:
         """The model's own search knobs, with these in their place. Raises UsageError."""
         config = parse_config({"search": {**self.config.search.model_dump(), **overrides}}).search
+        if config.no_repeat_ngram and self.target_tokenizer.alignment:
+            raise UsageError(
+                "monotonic attention writes marks that may repeat", where="search.no_repeat_ngram", cure="leave it 0"
+            )
         if config.nbest > config.beam and not config.sample:
             raise UsageError(
                 f"nbest {config.nbest} is more than beam {config.beam}", cure=f"give beam {config.nbest} or more"
@@ -275,7 +279,8 @@ class Model:
     def limits(self, src_len: np.ndarray, config: SearchConfig) -> np.ndarray:
         """(N,) most tokens, EOS counted, of the answers to sources src_len (N,)."""
         if config.max_length is not None:
-            return np.full(len(src_len), config.max_length, dtype=np.int64)
+            marks = src_len if self.target_tokenizer.alignment else 0  # they are not seen, one for each source token
+            return np.full(len(src_len), config.max_length, dtype=np.int64) + marks
         return np.maximum(self.max_target, 3 * src_len)
 
     def _prediction(self, source: _Source, hypothesis: Hypothesis, text: str) -> Prediction:

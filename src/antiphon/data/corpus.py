@@ -65,7 +65,8 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All there is to learn from and to be judged by; no source of ``dev`` held out here is in ``train``."""
+    """All there is to learn from and to be judged by; of a ``dev`` held out here no group is in ``train`` (a source, a
+    lemma, a conversation)."""
 
     train: Pairs
     dev: Pairs | list[Pair]
@@ -199,5 +200,6 @@ def _chosen(groups: dict[int, int], dev_pairs: int, pairs: int, *, where: str) -
 def _cure_for_folder(folder: Path) -> str:
     others = sorted(entry.name for entry in folder.iterdir() if entry.suffix in (".tsv", ".jsonl", ".dialogue"))
     if others:
-        return f"rename the training part to train.tsv, or name one file: {folder / others[0]}"
+        best = next((name for name in others if name.startswith("train")), others[0])
+        return f"name one file: {folder / best}; or make it a folder with train.tsv, and dev.tsv if you have one"
     return "antiphon data NAME --out DIR makes such a folder"

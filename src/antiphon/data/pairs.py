@@ -181,8 +181,8 @@ def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
 
 
 def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
-    """The pairs of a span, and to each what must not be torn apart between train and dev: its source without features
-    (the lemma that it is a form of), or the whole conversation that it is from.
+    """The pairs of a span, and to each what must not be torn apart between train and dev: the lemma that it is a form
+    of (its source without features), or the whole conversation that it is from.
 
     Args:
         skipped: what is left out is counted here.
@@ -204,7 +204,7 @@ def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]
     elif span.form == "jsonl":
         pairs = _from_json_lines(lines[0], path, span.line, skipped)
     else:
-        pairs = _from_tsv(lines[0], path, span.line, skipped)
+        return _from_tsv(lines[0], path, span.line, skipped)
     return ((features.without(pair.source), pair) for pair in pairs)
 
 
@@ -243,14 +243,14 @@ def spread(pairs: list[Pair], count: int) -> list[Pair]:
     return [pairs[place * len(pairs) // count] for place in range(count)]
 
 
-def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[Pair]:
+def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
     tags = _features_column(lines)
     for number, line in enumerate(lines, start=first):
         columns = [column.strip() for column in line.split("\t")]
         if len(columns) == 3 and tags is not None:
-            pair = Pair(f"{columns[tags]} {columns[0]}", columns[3 - tags])
+            key, pair = columns[0], Pair(f"{columns[tags]} {columns[0]}", columns[3 - tags])
         elif len(columns) == 2:
-            pair = Pair(*columns)
+            key, pair = features.without(columns[0]), Pair(*columns)
         elif any(columns):
             count = "one column" if len(columns) == 1 else f"{len(columns)} columns"
             cure = "write source TAB target on every line"
@@ -258,7 +258,7 @@ def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) ->
         else:
             continue
         if all(columns):
-            yield pair
+            yield key, pair
         elif any(columns):
             skipped[_EMPTY_SIDE] += 1
 
@@ -369,7 +369,7 @@ def _read_lines(path: Path, start: int, end: int, first: int) -> list[str]:
         file.seek(start)
         content = file.read(end - start)
     try:
-        text = content.decode("utf-8" if start else "utf-8-sig")
+        text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = first + content.count(b"\n", 0, error.start)
         what = f"not UTF-8 (byte 0x{content[error.start]:02x} at offset {start + error.start})"
@@ -379,7 +379,7 @@ def _read_lines(path: Path, start: int, end: int, first: int) -> list[str]:
         cure = next((advice for mark, advice in _FOREIGN.items() if head.startswith(mark)), cure)
         raise DataError(what, where=f"{path}:{line}", cure=cure) from None
     # Only LF ends a line: str.splitlines would also cut at U+2028, U+0085 and others that occur inside texts.
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = (text if start else text.removeprefix("\ufeff")).replace("\r\n", "\n").split("\n")
     if lines[-1] == "":
         lines.pop()
     return lines

@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
+from antiphon.data.features import BUNDLE, without
 from antiphon.data.pairs import Pair
 from antiphon.data.tokenizer import UNK, Tokenizer
 
@@ -32,13 +33,19 @@ class Placeholders(NamedTuple):
     def of(cls, source: str, tokenizers: tuple[Tokenizer, Tokenizer]) -> Self:
         """Those of a source; without letters where all are known, and without signs where none was learnt."""
         signs = known_signs(tokenizers)
-        return cls(signs, "".join(tokenizers[0].unknown(source)[: len(signs)]) if signs else "")
+        if not signs:
+            return cls()
+        words = without(source) if tokenizers[0].kind == "tagged" else source  # features are not carried over
+        return cls(signs, "".join(tokenizers[0].unknown(words)[: len(signs)]))
 
     def hide(self, text: str, tokenizer: Tokenizer) -> str:
         """A source or its target, as its tokenizer is to see it."""
         if not self.letters:
             return text
-        return tokenizer.normalise(text).translate(str.maketrans(dict(zip(self.letters, self.signs, strict=False))))
+        table = str.maketrans(dict(zip(self.letters, self.signs, strict=False)))
+        parts = tokenizer.normalise(text).split(" ")
+        tagged = tokenizer.kind == "tagged"
+        return " ".join(part if tagged and BUNDLE.fullmatch(part) else part.translate(table) for part in parts)
 
     def show(self, text: str) -> str:
         """An answer, as a user is to see it; what stands for nothing is left out."""

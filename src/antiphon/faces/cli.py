@@ -240,8 +240,8 @@ def evaluate(
     from antiphon import evaluation
 
     overrides = _search_overrides(search)
-    chosen = _split(pairs, split)
     loaded = _load(model)
+    chosen = _split(pairs, split, loaded)
     names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     scores = evaluation.evaluate(loaded, chosen, names, tokenize=tokenize, limit=limit, **overrides)
     text = _json_text(scores)
@@ -301,13 +301,14 @@ def predict(
     # A person at the keyboard wants an answer after every line.
     chunk = 1 if not text and input is None and sys.stdin.isatty() else _CHUNK
     console = stdout()
-    answered = 0
+    answered = cut = 0
 
     def answers() -> Iterator[str]:
-        nonlocal answered
+        nonlocal answered, cut
         while sources_now := list(islice(sources, chunk)):
             for source, prediction in zip(sources_now, loaded.predict(sources_now, **overrides), strict=True):
                 answered += 1
+                cut += prediction.truncated
                 if attention_png is not None and answered == 1:
                     _save_attention(prediction, attention_png, title=source)
                 if json:
@@ -327,6 +328,9 @@ def predict(
     else:
         for line in answers():
             _print(line, raw=True)
+    if cut:
+        most = loaded.max_source - 1
+        note(f"{cut:,} of {answered:,} sources had more than {most:,} tokens: of those the last {most:,} were read")
 
 
 @app.command(sort_key=4)
@@ -353,8 +357,8 @@ def score(
     """
     import math
 
-    chosen = _split(pairs, split)
     loaded = _load(model)
+    chosen = _split(pairs, split, loaded)
     nats_total, tokens_total = 0.0, 0
     rest = iter(chosen)
     while some := list(islice(rest, _CHUNK)):
@@ -656,7 +660,7 @@ def _in_one_line(error: CycloptsError, tokens: Sequence[str]) -> str:
         what = what.split(". ")[0].replace("option: ", "option ")
         option = what.rpartition(" ")[2].partition("=")[0]
         if "." in option:  # a knob, perhaps in another group than was thought
-            cure = [f"did you mean {flag}?" for flag in nearest(option)]
+            cure = [f"did you mean {flag}?" for flag in nearest(option) if flag != option]
     advice = cure[0][:1].lower() + cure[0][1:].rstrip(".") if cure else f"see {asked}"
     return f"{what}; {advice}"
 
@@ -678,15 +682,15 @@ def _load(folder: str) -> Model:
     return load(*([folder] if Path(folder).exists() else folder.split(",")))
 
 
-def _split(data: str, split: Literal["test", "dev", "train"] | None) -> list[Pair]:
-    """The pairs of a file, or of one part of a folder. Raises DataError, UsageError."""
+def _split(data: str, split: Literal["test", "dev", "train"] | None, model: Model) -> list[Pair]:
+    """The pairs of a file, or of one part of a folder, as this model reads them. Raises DataError, UsageError."""
     from antiphon.data.pairs import read_pairs
 
     folder = Path(data)
     if not folder.is_dir():
         if split is not None:
             raise UsageError("a file has no parts", where="--split", cure="leave it out, or name a folder")
-        return read_pairs(data)
+        return read_pairs(data, context=model.config.data.context)
     held = [part for part in ("test", "dev") if (folder / f"{part}.tsv").is_file()]
     part = split or (held[0] if held else None)
     if part is None:

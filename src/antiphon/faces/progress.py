@@ -137,7 +137,8 @@ class TrainingScreen:
         if event.metric != "loss":
             self._dev = f"dev {event.metric} {event.score:.2f}"
             head += f", {event.metric} {event.score:.2f}"
-        head += ", the best so far" if event.best else f", no better for {_many(event.since_best, 'validation')}"
+        since = f"no better for {_many(event.since_best, 'validation')}" if event.since_best else "no better yet"
+        head += f", {'the best so far' if event.best else since}"
         self._say(head, "bold green" if event.best else "bold")
         if len(event.bucket_losses) > 1:
             losses = "  ".join(f"{source}·{target} {loss:.2f}" for source, target, loss, _ in event.bucket_losses)

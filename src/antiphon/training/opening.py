@@ -25,8 +25,15 @@ def begin_anew(
     config = known(preset, overrides or {})
     check_teachers(config)  # a slip is told before hours of reading
     corpus = _read(data, config)
+    context = (overrides or {}).get("data", {}).get("context")
+    if corpus.card is not None and context not in (None, corpus.card.context):
+        raise UsageError(
+            f"the turns of {data} were joined already, with a context of {corpus.card.context}",
+            where="--data.context",
+            cure="leave it out, or make the folder again with that context (antiphon data NAME --context N)",
+        )
     config, reason = settle(corpus.train, preset, overrides or {})
-    if corpus.card is not None and "context" not in (overrides or {}).get("data", {}):
+    if corpus.card is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -55,6 +62,8 @@ def knobs_again(folder: Path, preset: str | None, overrides: Overrides | None) -
     free = {key: changes.get("train", {}).pop(key) for key in RESUMABLE & changes.get("train", {}).keys()}
     for group, values in changes.items():
         for key, value in values.items():
+            if (group, key) == ("data", "buckets") and isinstance(value, int):
+                continue  # so many were chosen when the run began, and stay as they are
             if getattr(getattr(config, group), key, None) != value:
                 where = f"--{group}.{key}"
                 raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")

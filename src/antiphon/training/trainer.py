@@ -120,6 +120,7 @@ def train(
             held.enter_context(files.locked(folder))
             if resume:
                 prepared = reopen(corpus, config, folder, warn=warnings.append)
+                files.write_config(folder, config, files.read_config(folder)[1])  # a budget that was changed stays so
             else:
                 refuse_taken(folder)  # again: another process may have trained here while we read
                 files.cleared(folder)
@@ -570,11 +571,10 @@ class _Trainer:
     def _progress(self, loss: float, tokens_per_second: float) -> Progress:
         position, train, seconds = self._position, self._config.train, self._seconds()
         share = self._budget_share()
-        left = None
-        if train.minutes:
-            left = 60 * train.minutes - seconds
-        elif share and position.update > 1:  # of what all sittings took, since the share is of all
-            left = seconds / share * (1 - share)
+        ways = [60 * train.minutes - seconds] if train.minutes else []
+        if share and position.update > 1:  # of what all sittings took, since the share is of all
+            ways.append(seconds / share * (1 - share))
+        left = min(ways, default=None)
         return Progress(
             update=position.update,
             epoch=self._epochs(),
