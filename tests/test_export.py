@@ -249,8 +249,7 @@ def test_the_command_exports(run, tmp_path):
         "README.md",
         "config.json",
         "onnx",
-        "source.tokenizer.json",
-        "target.tokenizer.json",
+        "tokenizer.json",
     ]
     again = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=120)
     assert again.returncode == 2
