@@ -279,6 +279,17 @@ def test_files_in_and_out(run: Run, model: FakeModel, tmp_path: Path):
     assert (tmp_path / "out").read_bytes() == "A\nÄ\n".encode()
 
 
+def test_an_output_may_be_the_input_and_is_whole_or_as_it_was(run: Run, model: FakeModel, tmp_path: Path):
+    words = tmp_path / "words.txt"
+    words.write_text("a\nb\n", encoding="utf-8")
+    assert run("predict", "m", "--input", words, "--output", words).code == 0
+    assert words.read_text(encoding="utf-8") == "A\nB\n"
+    (tmp_path / "bad.txt").write_bytes(b"c\n\xff\n")
+    assert run("predict", "m", "--input", tmp_path / "bad.txt", "--output", words).code == 2
+    assert words.read_text(encoding="utf-8") == "A\nB\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.txt", "words.txt"]
+
+
 def test_files_that_cannot_be(run: Run, model: FakeModel, tmp_path: Path):
     (tmp_path / "latin").write_bytes(b"\xe4\n")
     assert "not UTF-8" in run("predict", "m", "--input", tmp_path / "latin").err

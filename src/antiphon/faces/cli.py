@@ -194,10 +194,11 @@ def train(
     except AntiphonError as error:
         note(f"warning: no picture of the curve: {error}")  # what was learnt is safe all the same
     console = stderr()
-    console.print(f"best dev {run.metric} {run.best_dev:.3f}; try it:", soft_wrap=True)
-    console.print(f"  antiphon chat {run.folder}", soft_wrap=True)
-    console.print(Text(f'  antiphon predict {run.folder} "{shown(screen.example)}"'), soft_wrap=True)
-    console.print(f"  antiphon evaluate {run.folder} {pairs}", soft_wrap=True)
+    if run.best_dev == run.best_dev:  # else nothing was kept yet that could answer
+        console.print(f"best dev {run.metric} {run.best_dev:.3f}; try it:", soft_wrap=True)
+        console.print(f"  antiphon chat {run.folder}", soft_wrap=True)
+        console.print(Text(f'  antiphon predict {run.folder} "{shown(screen.example)}"'), soft_wrap=True)
+        console.print(f"  antiphon evaluate {run.folder} {pairs}", soft_wrap=True)
     if run.finished:
         return 0
     console.print(f"it can go on: antiphon train {pairs} --out {run.folder} --resume", soft_wrap=True)

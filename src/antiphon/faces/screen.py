@@ -9,6 +9,7 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -35,14 +36,21 @@ def escaped(document: str) -> str:
     return re.sub(f"[{_ABOVE_ASCII}]", lambda match: f"\\u{ord(match[0]):04x}", document)
 
 
+class _Console(Console):
+    """One whose reader may go: it says so as any other output does, and does not end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # what rich has just caught
+
+
 def stderr() -> Console:
     """A console on standard error that reads no markup into what it is given."""
-    return Console(stderr=True, highlight=False, markup=False, emoji=False)
+    return _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def stdout() -> Console:
     """The same on standard output."""
-    return Console(highlight=False, markup=False, emoji=False)
+    return _Console(highlight=False, markup=False, emoji=False)
 
 
 def say(console: Console, text: str, style: str = "") -> None:
@@ -112,10 +120,18 @@ def size(count: float, unit: str = "B") -> str:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """A result as a file of lines. Raises SaveError."""
+    """A result as a file of lines, whole or not at all: it may be the file that the lines come from. Raises
+    SaveError."""
+    part = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")  # a pipe stays one
     try:
-        with path.open("w", encoding="utf-8", newline="\n") as file:
+        with part.open("w", encoding="utf-8", newline="\n") as file:
             for line in lines:
                 file.write(line + "\n")
+        if part != path:
+            part.replace(path)
     except OSError as error:
         raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure="check the path") from None
+    finally:
+        if part != path:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
