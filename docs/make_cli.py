@@ -31,8 +31,8 @@ What `--json` prints keeps its form. New keys may come; none goes without a new 
   `bits_per_character_uncharged`; `unknown_share`, `distinct_1`, `distinct_2`, `ten_commonest`, `repeats_4gram` shares
   from 0 to 1; `distinct_2_beside_human` a ratio; `pairs`, `sources`, `truncated`, `target_tokens` counts; `seconds`.
   Only what was asked for is there.
-- `antiphon predict --json`: one object a line. `source`, `text`, `score`, `truncated`, `alternatives` (each `text` and
-  `score`); with `--attention` also `source_tokens`, `tokens`, and `attention`, a row for each token.
+- `antiphon predict --json`: one object a line. `source`, `text`, `score`, `truncated`, `unknown`, `alternatives`
+  (each `text` and `score`); with `--attention` also `source_tokens`, `tokens`, and `attention`, a row for each token.
 - `antiphon score --json`: one object a line. `nats`, `tokens`, `source`, `target`.
 - `antiphon data --json`: the data card. `name`, `origin`, `licence`, `citation`, `context`, `counts`, `skipped`,
   `seed`, `options`, `note`.

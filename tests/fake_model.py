@@ -64,4 +64,4 @@ class FakeModel(Model):
         read, said = [*source.split(), "</s>"], [*text.split(), "</s>"]
         attention = np.full((len(said), len(read)), 0.1, dtype=np.float32)
         attention[range(len(said)), [min(place, len(read) - 1) for place in range(len(said))]] = 1.0
-        return Prediction(text, score, said, read, attention, len(read) > self.max_source)
+        return Prediction(text, score, said, read, attention, len(read) > self.max_source, unknown=read.count("?"))

@@ -158,9 +158,9 @@ def test_what_is_judged_is_kept_and_nothing_else(talk, tmp_path: Path):
 
 
 def test_every_turn_is_kept_where_a_store_is_named(talk, tmp_path: Path):
-    talk("one\n/again\ntwo\n", keepsake=Keepsake(str(tmp_path / "kept.db"), "fake", all_turns=True))
+    talk("one\n/again\ntwo\ntwo\n", keepsake=Keepsake(str(tmp_path / "kept.db"), "fake", all_turns=True))
     store = Conversations(tmp_path / "kept.db")
-    assert [turn.answer for turn in store.every_turn()] == ["ONE", "ONE 2", "TWO"]
+    assert [turn.answer for turn in store.every_turn()] == ["ONE", "ONE 2", "TWO", "TWO"]
     store.close()
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import antiphon
 from antiphon.config import Config, DataConfig
+from antiphon.data.corpus import read_corpus
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.faces.cli import main
 from antiphon.faces.knobs import spelled_alike
@@ -111,6 +112,14 @@ def test_every_knob_is_in_the_help_with_its_story(run: Run):
         (["predict", "m", "-x"], "unknown option -x; see antiphon predict --help"),
         (["score", "m", "d", "e\nf"], 'unexpected argument "e f"; see antiphon score --help'),
         (["predict", "m", "a", "--beam", "many"], 'invalid value for --beam: unable to convert "many" into int; see'),
+        (
+            ["predict", "m", "a", "--beam", "99999"],
+            "search.beam: Input should be less than or equal to 64 (got 99999); see antiphon predict --help",
+        ),
+        (
+            ["evaluate", "m", "x", "--limit", "-5"],
+            'invalid value "-5" for --limit. Must be >= 1; see antiphon evaluate --help',
+        ),
         (["predict", "m", "a", "--beam", "0"], "search.beam: Input should be greater than or equal to 1 (got 0); "),
         (["predict", "m", "a", "--input", "f"], "both TEXT and --input, antiphon predict; give one of them"),
         (["train", "d", "--out", "o", "--minutes", "-1"], "train.minutes: Input should be greater than 0 (got -1.0); "),
@@ -338,6 +347,7 @@ def test_json_lines(run: Run, model: FakeModel):
         "text": "B",
         "score": -1.0,
         "truncated": False,
+        "unknown": 0,
         "alternatives": [{"text": "B 2", "score": -2.0}],
         "source_tokens": ["b", "</s>"],
         "tokens": ["B", "</s>"],
@@ -381,9 +391,48 @@ def test_a_folder_gives_its_test_part_or_dev(run: Run, model: FakeModel, tmp_pat
     (tmp_path / "test.tsv").write_text("test\tx\n", encoding="utf-8")
     assert run("score", "m", tmp_path).out == "-1.0000\t2\ttest\tx\n"
     assert run("score", "m", tmp_path, "--split", "train").out == "-1.0000\t2\ttrain\tx\n"
-    assert "a file has no parts" in run("score", "m", tmp_path / "dev.tsv", "--split", "dev").err
+    assert "a file has no test part" in run("score", "m", tmp_path / "dev.tsv", "--split", "test").err
     (tmp_path / "none").mkdir()
-    assert "neither test.tsv nor dev.tsv" in run("score", "m", tmp_path / "none").err
+    assert "no train.tsv in this folder" in run("score", "m", tmp_path / "none").err
+
+
+def test_what_has_no_dev_part_has_what_training_holds_out(run: Run, model: FakeModel, tmp_path: Path):
+    model.config = Config(data=DataConfig(dev_pairs=3))
+    lines = [f"source {number}\tx" for number in range(40)]
+    (tmp_path / "train.tsv").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+    def seen(*arguments: object) -> list[str]:
+        done = run("score", "m", *arguments)
+        assert done.code == 0
+        return [line.split("\t", 2)[2] for line in done.out.splitlines()]
+
+    held = seen(tmp_path)
+    assert len(held) == 3
+    assert seen(tmp_path / "train.tsv", "--split", "dev") == held
+    learnt = seen(tmp_path / "train.tsv", "--split", "train")
+    assert learnt == [line for line in lines if line not in held] == seen(tmp_path, "--split", "train")
+    assert seen(tmp_path / "train.tsv") == lines
+    done = run("score", "m", tmp_path / "train.tsv", "--split", "dev")
+    assert done.err.startswith(f"on what training holds out of {tmp_path}/train.tsv\n")
+
+
+def test_a_model_is_evaluated_on_what_it_has_not_learnt(
+    run: Run, model: FakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def evaluate(_model: Any, data: Any, _metrics: Any, **_options: Any) -> dict[str, Any]:
+        return {"sources": " ".join(sorted(source for source, _ in data))}
+
+    monkeypatch.setattr("antiphon.evaluation.evaluate", evaluate)
+    pairs, others = tmp_path / "pairs.tsv", tmp_path / "others.tsv"
+    pairs.write_text("".join(f"{number}\tx\n" for number in range(40)), encoding="utf-8")
+    others.write_text("".join(f"{number}\ty\n" for number in range(40)), encoding="utf-8")
+    corpus = read_corpus(pairs, dev_pairs=3)
+    model.config, model.learnt_from = Config(data=DataConfig(dev_pairs=3)), corpus.fingerprint
+    done = run("evaluate", "m", pairs)
+    assert done.out.split() == ["sources", *sorted(pair.source for pair in corpus.dev)]
+    assert done.err == f"on what training holds out of {pairs}\n"
+    assert len(run("evaluate", "m", others).out.split()) == 41
+    assert len(run("evaluate", "m", pairs, "--split", "train").out.split()) == 38
 
 
 def test_a_conversation_is_read_with_the_turns_that_the_model_knows(run: Run, model: FakeModel, tmp_path: Path):
@@ -396,6 +445,15 @@ def test_a_conversation_is_read_with_the_turns_that_the_model_knows(run: Run, mo
 def test_sources_that_were_cut_are_told_of(run: Run, model: FakeModel):
     done = run("predict", "m", "a b c d e f g h i", "a")
     assert done.err.endswith("1 of 2 sources had more than 7 tokens: of those the last 7 were read\n")
+
+
+def test_sources_with_unknown_tokens_are_told_of(run: Run, model: FakeModel):
+    done = run("predict", "m", "a ?", "a", "? ?")
+    assert done.err == "2 of 3 sources have tokens that training has not seen: they were read as <unk>\n"
+    assert [json.loads(line)["unknown"] for line in run("predict", "m", "a ?", "? ?", "--json").out.splitlines()] == [
+        1,
+        2,
+    ]
 
 
 def test_scores_of_pairs(run: Run, model: FakeModel, pairs: Path):

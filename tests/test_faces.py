@@ -193,7 +193,22 @@ def test_curve_png(tmp_path: Path):
 # The training screen.
 
 STARTED = Started(
-    "runs/x", 0, 9000, 500, 48_749, 6000, 5000, [(5, 6, 10), (9, 9, 20)], 0.12, 3, 40, "f32", 2, "after 5 minutes"
+    "runs/x",
+    0,
+    9000,
+    500,
+    48_749,
+    6000,
+    5000,
+    [(5, 6, 10), (9, 9, 20)],
+    0.12,
+    3,
+    40,
+    "f32",
+    2,
+    "after 5 minutes",
+    made_pairs=900,
+    skipped={"empty source or target": 7},
 )
 
 
@@ -208,9 +223,10 @@ def test_training_without_a_terminal_is_plain_lines_now_and_then():
         screen(Warned(310, "careful"))
         screen(Stopped(310, 31.0, "interrupted", False, 300, 12.5, "bleu", "runs/x"))
     assert printed(console) == (
-        "9,000 pairs to learn from, 500 held out; 6,000 → 5,000 tokens known\n"
+        "9,000 pairs to learn from (and 900 made of them), 500 held out; 6,000 → 5,000 tokens known\n"
+        "left out: 7 empty source or target\n"
         "buckets (source·target) 5·6 9·9: 12% padding\n"
-        "3 pairs are longer than the largest bucket\n"
+        "3 pairs are longer than the largest bucket: cut\n"
         "48,749 weights, f32 on 2 threads, 40 updates an epoch\n"
         "training begins; stops after 5 minutes\n"
         "Ctrl-C stops it earlier and keeps all\n"

@@ -38,6 +38,7 @@ def test_texts_are_compared_as_people_see_them():
 def test_error_rates_by_hand():
     assert metrics.wer(["the cat sat"], [["the cat sat down"]]) == 25
     assert metrics.wer(["a b c d", "x"], [["a"], ["x"]]) == 150
+    assert metrics.wer(["a b c d", "x"], [["a"], ["x"]], symbols=True) == 50
     assert metrics.per(["K AE T", "D AO G"], [["K AE T S", "K AE T"], ["D AO1 G"]]) == pytest.approx(100 / 6)
     assert metrics.cer(["kat"], [["cat"]]) == pytest.approx(100 / 3)
 

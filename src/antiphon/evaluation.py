@@ -113,6 +113,10 @@ def _default(model: Model) -> list[str]:
 
 
 def _known(metrics: Sequence[str]) -> list[str]:
+    if not metrics:
+        raise UsageError(
+            "no metric is named", where="--metrics", cure=f"leave it out, or name some: {', '.join(METRICS)}"
+        )
     for name in metrics:
         if name not in METRICS:
             near = difflib.get_close_matches(str(name).lower(), METRICS, n=1)
@@ -136,9 +140,7 @@ def _of_answers(
     symbols = model.target_tokenizer.kind == "symbol"
     ways: dict[str, Callable[[], dict[str, float]]] = {
         "accuracy": lambda: {"accuracy": measure.accuracy(answers, references)},
-        "wer": lambda: {
-            "wer": 100.0 - measure.accuracy(answers, references) if symbols else measure.wer(answers, references)
-        },
+        "wer": lambda: {"wer": measure.wer(answers, references, symbols=symbols)},
         "per": lambda: {"per": (measure.per if symbols else measure.cer)(answers, references)},
         "bleu": lambda: {"bleu": measure.bleu(each, targets, tokenize=tokenize)},
         "chrf": lambda: {"chrf": measure.chrf(each, targets)},

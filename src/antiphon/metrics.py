@@ -61,13 +61,13 @@ def error_rate(answers: Sequence[str], references: References, split: Callable[[
     return 100.0 * edits / max(1, units)
 
 
-def wer(answers: Sequence[str], references: References) -> float:
+def wer(answers: Sequence[str], references: References, *, symbols: bool = False) -> float:
     """Word error rate in percent, as of speech recognition: `error_rate` over space-separated words.
 
-    In grapheme-to-phoneme work "WER" is another thing: the share of words with any error, 100 - `accuracy`.
-    `evaluation.evaluate` reports that one where targets are symbols.
+    Of ``symbols`` (pronunciation) a whole text is one word, as in the SIGMORPHON tasks: the share of texts with any
+    error, 100 - `accuracy`.
     """
-    return error_rate(answers, references, str.split)
+    return 100.0 - accuracy(answers, references) if symbols else error_rate(answers, references, str.split)
 
 
 def per(answers: Sequence[str], references: References) -> float:

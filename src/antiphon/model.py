@@ -17,7 +17,7 @@ from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.batches import padded
 from antiphon.data.pairs import Pair
 from antiphon.data.placeholders import Placeholders, hidden
-from antiphon.data.tokenizer import BOS, EOS, Tokenizer
+from antiphon.data.tokenizer import BOS, EOS, UNK, Tokenizer
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.metrics import repeats
 from antiphon.runtime.bundled import resolved
@@ -47,6 +47,8 @@ class Prediction:
     """(T, S) float32: where the model looked for each token; rows sum to 1, or are 0 where it has no attention."""
     truncated: bool
     """Whether the source was too long and lost its beginning."""
+    unknown: int = 0
+    """How many of the source's tokens are UNK: letters, or words, that training has not seen."""
     alternatives: list[Prediction] = field(default_factory=list)
     """The rest of the n-best, best first."""
 
@@ -88,6 +90,8 @@ class Model:
         self.config = config
         self.folder = folder
         self.threads = threads
+        self.learnt_from: object = None
+        """The fingerprint of its corpus (`antiphon.data.corpus.Corpus`), if it was loaded from a folder."""
 
     @property
     def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
@@ -222,7 +226,7 @@ class Model:
             looks.append(out.attention[0])
         [score] = self.score([(source, target)])
         spelt, looks = self._spelt([*ids, EOS], np.array(looks), read.placeholders)
-        return Prediction(target, score, spelt, self._written(read), looks, read.truncated)
+        return Prediction(target, score, spelt, self._written(read), looks, read.truncated, read.ids.count(UNK))
 
     def read(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """src (N, S) and src_len (N,) as an engine takes them. Raises UsageError."""
@@ -293,6 +297,7 @@ class Model:
             source_tokens=self._written(source),
             attention=looks,
             truncated=source.truncated,
+            unknown=source.ids.count(UNK),
         )
 
     def _spelt(self, ids: Sequence[int], looks: np.ndarray, placeholders: Placeholders) -> tuple[list[str], np.ndarray]:
@@ -366,14 +371,12 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
         MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
         UsageError: the tokenizers of the models differ.
     """
+    folders = [resolved(named) for named in (folder, *others)]
+    facts = [read_config(one)[1] for one in folders]
     model = together(
-        [
-            load_one(one, threads=threads)
-            for named in (folder, *others)
-            for one in members(resolved(named), read_config(resolved(named))[1])
-        ]
+        [load_one(one, threads=threads) for each in zip(folders, facts, strict=True) for one in members(*each)]
     )
-    model.folder = resolved(folder)  # whichever of its models answers
+    model.folder, model.learnt_from = folders[0], facts[0].get("fingerprint")  # whichever of its models answers
     return model
 
 

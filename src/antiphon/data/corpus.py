@@ -9,11 +9,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-from antiphon.data.pairs import Card, Pair, Span, keyed_pairs, no_pairs, spans_of
+from antiphon.data.pairs import Card, Pair, Span, keyed_pairs, no_pairs, read_pairs, spans_of
 from antiphon.data.workers import over
-from antiphon.errors import DataError
+from antiphon.errors import DataError, UsageError
+
+Part = Literal["train", "dev", "test"]
+"""What a corpus is divided into."""
 
 SAMPLED_SPANS = 16
 """Spans read for a sample of a part that has more."""
@@ -102,13 +105,51 @@ def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000) ->
     return _corpus(parts, Card.load(folder), context=0, dev_pairs=dev_pairs)
 
 
+def read_part(
+    data: str | Path, part: Part | None = None, *, context: int = 0, dev_pairs: int = 1000, learnt: object = None
+) -> tuple[str, list[Pair]]:
+    """One part of DATA: where it is, in words, and its pairs in the order of the files.
+
+    What has no dev part has the one that `read_corpus` holds out, and its train part is the rest.
+
+    Args:
+        data: as `read_corpus` takes it; a folder needs the files of that part alone.
+        part: None: of a folder test, where there is one, else dev; of a file all pairs, or dev if a model has learnt
+            from it.
+        context: of dialogues.
+        dev_pairs: how many are held out.
+        learnt: the fingerprint of what a model has learnt from.
+
+    Raises:
+        DataError: as `read_corpus`.
+        UsageError: the test part of a file.
+    """
+    folder = Path(data)
+    if folder.is_dir():
+        part = part or ("test" if (folder / "test.tsv").is_file() else "dev")
+        path = folder / f"{part}.tsv"
+        if part == "test" or (folder / "dev.tsv").is_file():
+            return str(path), read_pairs(path)
+    elif part == "test":
+        raise UsageError("a file has no test part", where="--split", cure="leave it out, or say dev: what is held out")
+    elif part is None:
+        whole = read_corpus(data, context=context, dev_pairs=0)
+        if whole.fingerprint != learnt:
+            return str(data), list(whole.train)
+        part = "dev"
+    corpus = read_corpus(data, context=context, dev_pairs=dev_pairs)
+    if part == "train":
+        return f"what training learns of {data}", list(corpus.train)
+    return f"what training holds out of {data}", list(corpus.dev)
+
+
 def group_of(key: str) -> int:
     """A number below 2**63 that depends on the key alone: pairs with the lowest are held out."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 1
 
 
 def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int, dev_pairs: int) -> Corpus:
-    hold_out = "dev" not in parts
+    hold_out = "dev" not in parts and dev_pairs > 0
     found: dict[str, Pairs] = {}
     skipped: Counter[str] = Counter()
     groups: dict[int, int] = {}
@@ -133,7 +174,7 @@ def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int,
         dev = [pair for some in over(functools.partial(select, held=held), train.spans) for pair in some]
         train = Pairs(train.spans, held, len(train) - len(dev))
     else:
-        dev = found["dev"]
+        dev = found.get("dev", Pairs())
     return Corpus(train, dev, found.get("test", Pairs()), card, digest.hexdigest(), dict(skipped))
 
 

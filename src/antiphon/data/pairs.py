@@ -26,7 +26,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -42,6 +42,9 @@ TURN = "<turn>"
 CARD_FILE = "data.json"
 SPAN_LINES = 1 << 15
 """Lines of a span."""
+
+_JSON_LINE = 'write {"source": "…", "target": "…"} on every line'
+_WRITTEN = {".jsonl": _JSON_LINE, ".dialogue": "write one conversation a line, two turns or more with a TAB between"}
 
 _EMPTY_SIDE = "empty source or target"
 _LONE_TURN = "conversations of one turn"
@@ -86,7 +89,7 @@ class Card:
     def save(self, folder: Path) -> None:
         """Write ``data.json``. Raises SaveError."""
         text = json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=2)
-        _write(folder / CARD_FILE, [text, "\n"])
+        write_whole(folder / CARD_FILE, [text, "\n"])
 
     @classmethod
     def load(cls, folder: Path) -> Card | None:
@@ -151,7 +154,8 @@ def read_pairs(path: str | Path, *, context: int = 0) -> list[Pair]:
 
 def no_pairs(path: str | Path) -> DataError:
     """The error of a file without pairs."""
-    return DataError("no pairs", where=str(path), cure="write one pair a line: source TAB target")
+    cure = _WRITTEN.get(Path(path).suffix, "write one pair a line: source TAB target")
+    return DataError("no pairs", where=str(path), cure=cure)
 
 
 def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
@@ -214,7 +218,32 @@ def write_pairs(path: str | Path, pairs: Iterable[tuple[str, str]]) -> int:
     Raises:
         SaveError: the disk is full or refuses.
     """
-    return _write(Path(path), (f"{one_line(source)}\t{one_line(target)}\n" for source, target in pairs))
+    return write_whole(Path(path), (f"{one_line(source)}\t{one_line(target)}\n" for source, target in pairs))
+
+
+def write_whole(path: Path, pieces: Iterable[str]) -> int:
+    """Write text whole or not at all, also over the file that the pieces are read from; returns how many they were.
+
+    Raises:
+        SaveError: the disk is full or refuses.
+    """
+    part = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")  # a pipe stays one
+    count = 0
+    try:
+        with part.open("w", encoding="utf-8", newline="") as file:
+            for piece in pieces:
+                file.write(piece)
+                count += 1
+        if part != path:
+            part.replace(path)
+    except OSError as error:
+        cure = "check path, space and rights"
+        raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure=cure) from None
+    finally:
+        if part != path:
+            with suppress(OSError):
+                part.unlink(missing_ok=True)
+    return count
 
 
 def one_line(text: str) -> str:
@@ -300,14 +329,13 @@ def _json_pair(line: str, where: str) -> tuple[str, str]:
     except (ValueError, RecursionError) as error:  # ValueError without msg: a number of thousands of digits
         reason = getattr(error, "msg", "nested too deep, or too long a number")
         raise DataError(f"not JSON ({reason})", where=where, cure="one object a line, not one list") from None
-    cure = 'write {"source": "…", "target": "…"} on every line'
     if not isinstance(entry, dict):
-        raise DataError("not a JSON object", where=where, cure=cure)
+        raise DataError("not a JSON object", where=where, cure=_JSON_LINE)
     for key in ("source", "target"):
         if key not in entry:
-            raise DataError(f'no "{key}" in this object', where=where, cure=cure)
+            raise DataError(f'no "{key}" in this object', where=where, cure=_JSON_LINE)
         if not isinstance(entry[key], str):
-            raise DataError(f'"{key}" is not a string', where=where, cure=cure)
+            raise DataError(f'"{key}" is not a string', where=where, cure=_JSON_LINE)
     if "\\u" in line:
         _refuse_half_characters(entry["source"] + entry["target"], where)
     return entry["source"].strip(), entry["target"].strip()
@@ -405,20 +433,3 @@ def _cure_for_missing(path: Path) -> str:
         return f"there is no folder {path.parent} either"
     near = difflib.get_close_matches(path.name, siblings, n=1)
     return f"did you mean {path.parent / near[0]}?" if near else "check the path"
-
-
-def _write(path: Path, pieces: Iterable[str]) -> int:
-    """Write text whole or not at all; returns how many pieces it was in."""
-    part, count = path.with_name(path.name + ".part"), 0
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            for piece in pieces:
-                file.write(piece)
-                count += 1
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise SaveError(
-            f"cannot be written ({error.strerror})", where=str(path), cure="check space and rights"
-        ) from None
-    return count

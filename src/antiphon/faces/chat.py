@@ -75,7 +75,7 @@ class Keepsake:
         self._address, self._model, self._all = address, model, all_turns
         self._store: Conversations | None = None
         self._conversation = ""
-        self._last: tuple[str, str, str] | None = None  # what was kept last: source, answer, id
+        self._last: tuple[int, str, str] | None = None  # what was kept last: which turn, answer, id
 
     def answered(self, conversation: Conversation) -> None:
         """An answer was given."""
@@ -92,11 +92,11 @@ class Keepsake:
         """The id of the last turn, which is kept now if it was not yet."""
         from antiphon.conversations import Turn
 
-        said, answer = conversation.turns[-2:]
-        if self._last is None or self._last[:2] != (conversation.source, answer):
+        count, (said, answer) = len(conversation.turns), conversation.turns[-2:]
+        if self._last is None or self._last[:2] != (count, answer):
             turn = Turn(self._conversation_id(), said, answer, conversation.source, self._model)
             self._open().add([turn])
-            self._last = conversation.source, answer, turn.id
+            self._last = count, answer, turn.id
         return self._last[2]
 
     def _conversation_id(self) -> str:

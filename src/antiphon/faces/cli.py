@@ -19,6 +19,7 @@ from cyclopts.exceptions import CycloptsError, UnknownOptionError, UnusedCliToke
 from rich.text import Text
 
 from antiphon.config import parse_config
+from antiphon.data.corpus import Part
 from antiphon.errors import AntiphonError, DataError, MissingExtraError, UsageError
 from antiphon.faces.knobs import (
     BareSearchFlags,
@@ -211,10 +212,10 @@ def evaluate(
     pairs: Annotated[str, Parameter(name="DATA")],
     /,
     *,
-    split: Literal["test", "dev", "train"] | None = None,
+    split: Part | None = None,
     metrics: str | None = None,
     tokenize: Literal["13a", "none"] = "13a",
-    limit: int | None = None,
+    limit: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
     json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     search: BareSearchFlags = None,
 ) -> None:
@@ -227,7 +228,8 @@ def evaluate(
     pairs
         A file of pairs, or a folder made by antiphon data.
     split
-        The part of a folder; without it test, or dev where there is no test.
+        test, dev or train; without it, of a folder test, or dev where there is no test, and of a file all pairs, or
+        dev if MODEL has learnt from it. What has no dev part has what training holds out.
     metrics
         Comma-separated: accuracy, bleu, chrf, distinct, hits, loss, per, perplexity, wer; without it what suits
         the model's tokens.
@@ -242,7 +244,7 @@ def evaluate(
 
     overrides = _search_overrides(search)
     loaded = _load(model)
-    chosen = _split(pairs, split, loaded)
+    chosen = _part(pairs, split, loaded, unseen=True)
     names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
     scores = evaluation.evaluate(loaded, chosen, names, tokenize=tokenize, limit=limit, **overrides)
     text = _json_text(scores)
@@ -286,7 +288,8 @@ def predict(
     attention_png
         Draw it for the first source, as a PNG file.
     json
-        One JSON object a line: source, text, score (log-probability over the length penalty), truncated, alternatives.
+        One JSON object a line: source, text, score (log-probability over the length penalty), truncated, unknown,
+        alternatives.
     """
     overrides = _search_overrides(search)
     if text and input is not None:
@@ -302,14 +305,15 @@ def predict(
     # A person at the keyboard wants an answer after every line.
     chunk = 1 if not text and input is None and sys.stdin.isatty() else _CHUNK
     console = stdout()
-    answered = cut = 0
+    answered = cut = strange = 0
 
     def answers() -> Iterator[str]:
-        nonlocal answered, cut
+        nonlocal answered, cut, strange
         while sources_now := list(islice(sources, chunk)):
             for source, prediction in zip(sources_now, loaded.predict(sources_now, **overrides), strict=True):
                 answered += 1
                 cut += prediction.truncated
+                strange += prediction.unknown > 0
                 if attention_png is not None and answered == 1:
                     _save_attention(prediction, attention_png, title=source)
                 if json:
@@ -332,6 +336,8 @@ def predict(
     if cut:
         most = loaded.max_source - 1
         note(f"{cut:,} of {answered:,} sources had more than {most:,} tokens: of those the last {most:,} were read")
+    if strange:
+        note(f"{strange:,} of {answered:,} sources have tokens that training has not seen: they were read as <unk>")
 
 
 @app.command(sort_key=4)
@@ -340,7 +346,7 @@ def score(
     pairs: Annotated[str, Parameter(name="DATA")],
     /,
     *,
-    split: Literal["test", "dev", "train"] | None = None,
+    split: Part | None = None,
     json: _Switch = False,
 ) -> None:
     """log P(target | source) of each pair: nats TAB tokens (EOS counted) TAB source TAB target.
@@ -352,14 +358,15 @@ def score(
     pairs
         A file of pairs, or a folder made by antiphon data.
     split
-        The part of a folder; without it test, or dev where there is no test.
+        test, dev or train; without it, of a folder test, or dev where there is no test, and of a file all pairs. What
+        has no dev part has what training holds out.
     json
         One JSON object a line: nats, tokens, source, target.
     """
     import math
 
     loaded = _load(model)
-    chosen = _split(pairs, split, loaded)
+    chosen = _part(pairs, split, loaded)
     nats_total, tokens_total = 0.0, 0
     rest = iter(chosen)
     while some := list(islice(rest, _CHUNK)):
@@ -683,21 +690,17 @@ def _load(folder: str) -> Model:
     return load(*([folder] if Path(folder).exists() else folder.split(",")))
 
 
-def _split(data: str, split: Literal["test", "dev", "train"] | None, model: Model) -> list[Pair]:
-    """The pairs of a file, or of one part of a folder, as this model reads them. Raises DataError, UsageError."""
-    from antiphon.data.pairs import read_pairs
+def _part(data: str, part: Part | None, model: Model, *, unseen: bool = False) -> list[Pair]:
+    """The pairs of DATA, or of one part of it, as this model reads them, and a word on which; ``unseen``: of the file
+    it has learnt from what was held out. Raises DataError, UsageError."""
+    from antiphon.data.corpus import read_part
 
-    folder = Path(data)
-    if not folder.is_dir():
-        if split is not None:
-            raise UsageError("a file has no parts", where="--split", cure="leave it out, or name a folder")
-        return read_pairs(data, context=model.config.data.context)
-    held = [part for part in ("test", "dev") if (folder / f"{part}.tsv").is_file()]
-    part = split or (held[0] if held else None)
-    if part is None:
-        raise DataError("neither test.tsv nor dev.tsv in it", where=data, cure="name a file, or --split train")
-    note(f"on {folder / part}.tsv")
-    return read_pairs(folder / f"{part}.tsv")
+    knobs = model.config.data
+    learnt = model.learnt_from if unseen else None
+    place, pairs = read_part(data, part, context=knobs.context, dev_pairs=knobs.dev_pairs, learnt=learnt)
+    if place != data:
+        note(f"on {place}")
+    return pairs
 
 
 def _lines(path: Path | None) -> Iterator[str]:

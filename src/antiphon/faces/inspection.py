@@ -87,6 +87,7 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
         },
         "updates_per_epoch": sum(report.batches),
         "too_long": report.too_long,
+        "cut": config.data.too_long == "truncate",
     }
 
 
@@ -96,7 +97,7 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     lines = [f"{facts['path']}: {pairs['train']:,} pairs to learn from, {pairs['dev']:,} dev, {pairs['test']:,} test"]
     if "name" in facts:
         lines.append(f"{facts['name']}, {facts['origin']} ({facts['licence']})")
-    lines += [f"skipped: {number:,} {reason}" for reason, number in facts["skipped"].items()]
+    lines += [f"left out: {number:,} {reason}" for reason, number in facts["skipped"].items()]
     if facts["chosen"]:
         lines.append(f"auto takes them for {facts['chosen']}")
     for group, knobs in facts["knobs"].items():
@@ -116,7 +117,8 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     lines.append(f"padding {padding['both']:.1%} (source {padding['source']:.1%}, target {padding['target']:.1%})")
     lines.append(f"{facts['updates_per_epoch']:,} updates an epoch")
     if facts["too_long"]:
-        lines.append(f"{facts['too_long']:,} pairs are longer than the largest bucket")
+        fate = "cut" if facts["cut"] else "left out"
+        lines.append(f"{facts['too_long']:,} pairs are longer than the largest bucket: {fate}")
     return [shown(line) for line in lines]
 
 

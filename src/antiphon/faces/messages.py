@@ -177,6 +177,8 @@ class PredictionRecord(_Form):
     """Log-probability in nats over the length penalty; nearer to 0 is better."""
     truncated: bool
     """Whether the text was too long and lost its beginning."""
+    unknown: int
+    """How many of its tokens are letters, or words, that training has not seen."""
     alternatives: list[Alternative]
     source_tokens: list[str] | None = None
     tokens: list[str] | None = None

@@ -94,13 +94,18 @@ class TrainingScreen:
         vocabulary = f"{event.source_vocabulary:,}"
         if event.target_vocabulary != event.source_vocabulary:
             vocabulary += f" → {event.target_vocabulary:,}"
-        self._say(f"{event.train_pairs:,} pairs to learn from, {event.dev_pairs:,} held out; {vocabulary} tokens known")
+        made = f" (and {event.made_pairs:,} made of them)" if event.made_pairs else ""
+        held = f"{event.dev_pairs:,} held out; {vocabulary} tokens known"
+        self._say(f"{event.train_pairs:,} pairs to learn from{made}, {held}")
+        for reason, number in event.skipped.items():
+            self._say(f"left out: {number:,} {reason}", "yellow")
         if event.chosen:
             self._say(f"taken for {event.chosen}; --preset and flags win over it", "dim")
         shapes = " ".join(f"{source}·{target}" for source, target, _ in event.buckets)
         self._say(f"buckets (source·target) {shapes}: {event.padding:.0%} padding", "dim")
         if event.too_long:
-            self._say(f"{event.too_long:,} pairs are longer than the largest bucket", "yellow")
+            fate = "cut" if event.cut else "left out"
+            self._say(f"{event.too_long:,} pairs are longer than the largest bucket: {fate}", "yellow")
         self._say(
             f"{event.parameters:,} weights, {event.precision} on {_many(event.threads, 'thread')}, "
             f"{event.updates_per_epoch:,} updates an epoch",

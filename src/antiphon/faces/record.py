@@ -15,6 +15,7 @@ def as_record(source: str, prediction: Prediction, *, attention: bool) -> dict[s
         "text": prediction.text,
         "score": round(float(prediction.score), 6),
         "truncated": prediction.truncated,
+        "unknown": prediction.unknown,
         "alternatives": [
             {"text": other.text, "score": round(float(other.score), 6)} for other in prediction.alternatives
         ],

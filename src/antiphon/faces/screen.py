@@ -9,13 +9,12 @@ import io
 import re
 import sys
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from antiphon.errors import SaveError
+from antiphon.data.pairs import write_whole
 
 # C0, C1 and DEL drive terminals; the two Unicode separators break lines; bidirectional overrides make text read as
 # what it is not; lone surrogates cannot be written. Joiners stay: emoji and Persian need them.
@@ -69,10 +68,11 @@ def note(text: str) -> None:
 
 
 def speak_utf8() -> None:
-    """Make the three standard streams UTF-8, whatever the locale; bytes that are not become U+FFFD."""
-    for stream in (sys.stdin, sys.stdout, sys.stderr):
+    """Make the three standard streams UTF-8, whatever the locale; bytes that are not become U+FFFD, and what is read
+    may begin with a byte-order mark."""
+    for stream, encoding in ((sys.stdin, "utf-8-sig"), (sys.stdout, "utf-8"), (sys.stderr, "utf-8")):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(encoding="utf-8", errors="replace")
+            stream.reconfigure(encoding=encoding, errors="replace")
 
 
 def bar(share: float, width: int) -> str:
@@ -120,18 +120,5 @@ def size(count: float, unit: str = "B") -> str:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """A result as a file of lines, whole or not at all: it may be the file that the lines come from. Raises
-    SaveError."""
-    part = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")  # a pipe stays one
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
-            for line in lines:
-                file.write(line + "\n")
-        if part != path:
-            part.replace(path)
-    except OSError as error:
-        raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure="check the path") from None
-    finally:
-        if part != path:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
+    """A result as a file of lines, whole or not at all. Raises SaveError."""
+    write_whole(path, (f"{line}\n" for line in lines))

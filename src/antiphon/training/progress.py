@@ -20,6 +20,7 @@ class Started:
     update: int
     """Updates done before (0 unless resumed)."""
     train_pairs: int
+    """Of the data: those made of them are counted beside."""
     dev_pairs: int
     parameters: int
     source_vocabulary: int
@@ -37,6 +38,12 @@ class Started:
     """When it will stop, in words."""
     chosen: str = ""
     """What preset `auto` saw in the data, in words."""
+    made_pairs: int = 0
+    """Pairs made of the data's, to learn from as well: joined, hallucinated, with letters hidden."""
+    cut: bool = True
+    """Whether pairs that are too long are cut; else they are left out."""
+    skipped: dict[str, int] = field(default_factory=dict)
+    """What the readers left out: reason and number."""
     event: str = "started"
 
 
@@ -198,7 +205,7 @@ def _is_event(record: dict[str, Any]) -> bool:
             if entry.default is MISSING and entry.default_factory is MISSING:
                 return False
             continue
-        value, fitting = record[entry.name], _FITTING.get(str(entry.type), (list, tuple, type(None)))
+        value, fitting = record[entry.name], _FITTING.get(str(entry.type), (list, tuple, dict, type(None)))
         if not isinstance(value, fitting) or (isinstance(value, bool) and bool not in fitting):
             return False
     return True

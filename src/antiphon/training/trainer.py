@@ -18,7 +18,7 @@ import torch
 from antiphon.config import Config
 from antiphon.data.automatic import AUTO, known
 from antiphon.data.batches import Batch
-from antiphon.data.pairs import Card
+from antiphon.data.corpus import Corpus
 from antiphon.errors import LinkError, UsageError
 from antiphon.nn.engine import copy_weights
 from antiphon.nn.kernels import missing
@@ -113,7 +113,7 @@ def train(
         torch.manual_seed(asked.train.seed)
         keep()
         warnings: list[str] = []
-        found: list[tuple[Prepared, Card | None, str]] = []
+        found: list[tuple[Prepared, Corpus | None, str]] = []
 
         def ready() -> None:
             config, corpus, reason = begin(data, folder, preset, overrides)
@@ -126,17 +126,17 @@ def train(
                 files.cleared(folder)
                 prepared = prepare(corpus, config, folder)
                 write_config(folder, preset or AUTO, prepared, corpus)
-            found.append((prepared, corpus.card, reason))
+            found.append((prepared, corpus, reason))
 
         peers.lead(ready)
         if not found:  # this process follows
             found.append((follow(folder, free=asked.train if resume else None), None, ""))
-        [(prepared, card, reason)] = found
+        [(prepared, corpus, reason)] = found
         if asked.train.threads or peers.size > 1:
             torch.set_num_threads(asked.train.threads or peers.threads())
         # Until here there is nothing to save: a signal ends it at once.
         with _interruptible(alone=peers.size == 1) as interrupted, _memory_told():
-            trainer = _Trainer(prepared, folder, card, observer, interrupted, peers, reason, teachers)
+            trainer = _Trainer(prepared, folder, corpus, observer, interrupted, peers, reason, teachers)
             trainer.restore(warnings) if resume else trainer.begin()
             return trainer.run()
 
@@ -158,7 +158,7 @@ class _Trainer:
         self,
         prepared: Prepared,
         folder: Path,
-        card: Card | None,
+        corpus: Corpus | None,
         observer: Observer | None,
         interrupted: threading.Event,
         peers: Peers,
@@ -167,7 +167,7 @@ class _Trainer:
     ) -> None:
         config = prepared.config.of_one()
         prepared = replace(prepared, config=config, part=(peers.rank, peers.size))
-        self._prepared, self._config, self._folder, self._card = prepared, config, folder, card
+        self._prepared, self._config, self._folder, self._corpus = prepared, config, folder, corpus
         self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
         self._stopping = False  # several processes: one of them was interrupted, and all know it
         vocabularies = {
@@ -244,8 +244,8 @@ class _Trainer:
 
     def run(self) -> Run:
         self._peers.align(list(self._model.parameters()))
-        if self._peers.leads:
-            self._tell(self._started())
+        if self._corpus is not None:
+            self._tell(self._started(self._corpus))
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
         try:
@@ -276,8 +276,8 @@ class _Trainer:
             skipped=position.skipped,
         )
         self._tell(stopped)
-        if self._peers.leads:
-            write_card(self._folder, self._config, self._card, len(self._prepared.train), stopped)
+        if self._corpus is not None:
+            write_card(self._folder, self._config, self._corpus.card, len(self._corpus.train), stopped)
         if finished:  # said last: a run that is killed before this ends once more, and for the same reason
             position.finished = True
             self._save()
@@ -547,13 +547,14 @@ class _Trainer:
             ends.insert(0, f"after {train.epochs:,} epochs")
         return " or ".join(ends)
 
-    def _started(self) -> Started:
+    def _started(self, corpus: Corpus) -> Started:
         prepared = self._prepared
         report = self._report
         return Started(
             folder=str(self._folder),
             update=self._position.update,
-            train_pairs=len(prepared.train),
+            train_pairs=len(corpus.train),
+            made_pairs=len(prepared.train) - len(corpus.train),
             dev_pairs=len(prepared.dev),
             parameters=sum(p.numel() for p in self._model.parameters()),
             source_vocabulary=prepared.source_tokenizer.size,
@@ -561,6 +562,8 @@ class _Trainer:
             buckets=[(b.source, b.target, n) for b, n in zip(prepared.plan.buckets, report.pairs, strict=True)],
             padding=report.padding,
             too_long=report.too_long,
+            cut=prepared.config.data.too_long == "truncate",
+            skipped=corpus.skipped,
             updates_per_epoch=self._epoch_updates,
             precision=self._precision,
             threads=torch.get_num_threads(),

@@ -163,8 +163,7 @@ def _score(metric: str, pairs: list[Pair], answers: list[str], prepared: Prepare
         if source in right:
             right[source].append(target)
     each = dict(zip((pair.source for pair in pairs), answers, strict=True))
-    share = metrics.accuracy(list(each.values()), [right[source] for source in each])
+    found, references = list(each.values()), [right[source] for source in each]
     if metric == "accuracy":
-        return share
-    symbols = prepared.target_tokenizer.kind == "symbol"  # a word is all of its symbols then
-    return 100.0 - share if symbols else metrics.wer(list(each.values()), [right[source] for source in each])
+        return metrics.accuracy(found, references)
+    return metrics.wer(found, references, symbols=prepared.target_tokenizer.kind == "symbol")
