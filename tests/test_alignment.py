@@ -34,10 +34,10 @@ def ways(alignment: Alignment, source, target):
     """Every way to align, as how many each source token gives, with its probability."""
 
     def of(x: int, y: int, some: int) -> float:
-        return alignment.probabilities(np.array([x * TARGET + y]), np.array([x]))[0][some, 0]
+        return alignment.probabilities(np.array([[[x * TARGET + y]]]), np.array([[x]]))[0][some, 0, 0, 0]
 
     def leaves(x: int, some: int) -> float:
-        return alignment.probabilities(np.array([0]), np.array([x]))[1][some, 0]
+        return alignment.probabilities(np.array([[[x * TARGET]]]), np.array([[x]]))[1][some, 0, 0]
 
     for cuts in itertools.combinations_with_replacement(range(len(target) + 1), max(0, len(source) - 1)):
         edges = [0, *cuts, len(target)]
@@ -103,6 +103,31 @@ def test_a_tokenizer_keeps_its_alignment_and_hides_its_mark(pairs, source, targe
     assert aligned.tokens(row).count(NEXT) == 3
     assert aligned.encode(NEXT) == plain.encode(NEXT), "the mark cannot be typed"
     assert aligned.lowering().alignment is alignment
+
+
+@pytest.mark.parametrize(("name", "value"), [("LIKE", 1.0), ("LIKE", 100.0), ("MANY", 1), ("TABLE", 0), ("CELLS", 200)])
+def test_who_is_worked_on_together_changes_nothing(monkeypatch: pytest.MonkeyPatch, name: str, value: float):
+    rng = np.random.default_rng(1)
+    pairs = [
+        (rng.integers(0, SOURCE, rng.integers(0, 13)).tolist(), rng.integers(0, TARGET, rng.integers(0, 13)).tolist())
+        for _ in range(60)
+    ]
+    usual = learnt(pairs)
+    monkeypatch.setattr(f"antiphon.data.alignment.{name}", value)
+    other = learnt(pairs)
+    assert np.array_equal(usual.keys, other.keys)
+    assert np.allclose(usual.gave, other.gave, atol=2e-3)  # they are rounded to be saved
+    assert np.allclose(usual.nats(pairs), usual.nats(pairs[::-1])[::-1])
+    assert np.allclose(usual.nats(pairs), other.nats(pairs), rtol=1e-3)
+    assert usual.given(pairs) == other.given(pairs)
+
+
+def test_much_text_teaches_by_a_share_of_it(monkeypatch: pytest.MonkeyPatch):
+    pairs = [([0, 1, 2], [0, 1, 2]), ([3, 3], [1])] * 50
+    monkeypatch.setattr("antiphon.data.alignment.LEARNT_CELLS", 250)
+    alignment = learnt(pairs)
+    assert 0 < alignment.gave.sum() < 0.5 * sum(len(target) for _, target in pairs)
+    assert alignment.given(pairs[:2]) == learnt(pairs).given(pairs[:2])
 
 
 def test_giants_are_not_aligned():

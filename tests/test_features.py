@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import antiphon
 from antiphon.config import load_config
 from antiphon.data.automatic import settle
-from antiphon.data.features import BUNDLE, arranged
+from antiphon.data.features import BUNDLE, arranged, without
 from antiphon.data.pairs import Pair
 from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import FolderError, UsageError
@@ -37,6 +37,22 @@ WORDS = st.sampled_from(["walk", "a;", ";", "ab", "V;PST", "N;ACC(2,SG);PL", "x;
 def test_features_stand_before_or_behind_their_words_or_around_them(text, before, behind, around):
     found = [arranged(text, place) for place in ("before", "behind", "around", "as_is")]
     assert found == [before, behind, around, text]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("V;PST walk", "walk"),
+        ("walk V;PST", "walk"),
+        ("V.MSDR walk", "walk"),
+        ("V.PTCP;PRS take off", "take off"),
+        ("V.MSDR", "V.MSDR"),
+        ("Mr. Smith is from the U.S. now", "Mr. Smith is from the U.S. now"),
+        ("1.5 km; 3 m", "1.5 km; 3 m"),
+    ],
+)
+def test_words_without_their_features(text: str, words: str):
+    assert without(text) == words
 
 
 @given(st.lists(WORDS, max_size=8).map(" ".join))

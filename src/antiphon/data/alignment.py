@@ -15,7 +15,6 @@ Decoders with monotonic attention learn from targets written with a mark whereve
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -28,8 +27,16 @@ SMOOTH = 0.02
 """Added to every count."""
 LEARNT_FROM = 10_000
 """Pairs; more teach nothing new."""
+LEARNT_CELLS = 1 << 22
+"""Source x target positions, likewise: of longer texts fewer."""
 CELLS = 1 << 21
 """Source x target positions worked on at once; a pair of more is not aligned."""
+TABLE = 1 << 22
+"""Pairs of tokens that are looked up in a table; more are searched for."""
+MANY = 256
+"""Pairs of one length of source that are worked on by themselves; fewer together with those of like length,"""
+LIKE = 1.25
+"""at most so many times as long."""
 MOST = 1e12
 """Expected count beyond which none is believed."""
 LEAST = 1e-3
@@ -66,14 +73,15 @@ class Alignment:
             pairs: without BOS and EOS.
             source, target: sizes of the vocabularies (X, Y).
         """
-        groups = [_Group(x, y) for x, y, _ in _alike(pairs)]
-        keys = np.unique(np.concatenate([np.empty(0, np.int64), *(np.unique(g.keys(target)) for g in groups)]))
+        cells = sum(size for x, y in pairs if (size := len(x) * (len(y) + 1)) <= CELLS)
+        groups = [_Group(x, y) for x, y, _ in _alike(pairs[:: -(-cells // LEARNT_CELLS) or 1])]
+        keys = np.unique(np.concatenate([np.empty(0, np.int64), *(g.seen(target) for g in groups)]))
         found = cls(keys, np.ones((2, len(keys))), np.full((2, source), float(target)), target)
         for _ in range(ROUNDS):
-            gave, left = np.zeros_like(found.gave), np.zeros_like(found.left)
+            gave, left = np.zeros((2, len(keys) + 1)), np.zeros_like(found.left)  # what padding gives comes last
             for group in groups:
                 group.count(found, gave, left)
-            found = cls(keys, gave, left, target)
+            found = cls(keys, gave[:, :-1], left, target)
         return cls.from_tree(found.tree(), source=source, target=target)  # what is saved is what is used
 
     def nats(self, pairs: Sequence[tuple[Row, Row]]) -> np.ndarray:
@@ -88,7 +96,7 @@ class Alignment:
         found: list[list[int]] = [[] for _ in pairs]
         for x, y, places in _alike(pairs):
             for place, row in zip(places, _Group(x, y).likeliest(self).tolist(), strict=True):
-                found[place] = row
+                found[place] = row[: len(pairs[place][0])]
         for place, (source, target) in enumerate(pairs):
             if len(source) > len(found[place]):
                 found[place] = np.diff(np.linspace(0, len(target), len(source) + 1).astype(int)).tolist()
@@ -108,15 +116,29 @@ class Alignment:
         return found
 
     def probabilities(self, keys: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of giving, (2, *keys.shape), and of making way, (2, *x.shape)."""
+        """Of giving, (2, n, S, T), and of making way, (2, n, S); keys are (n, S, T), x is (n, S)."""
         total = self._total
-        if len(self.keys):
-            places = np.minimum(np.searchsorted(self.keys, keys), len(self.keys) - 1)
-            counts = np.where(self.keys[places] == keys, self.gave[:, places], 0.0)
-        else:
-            counts = np.zeros((2, *keys.shape))
         leaving = (self.left + SMOOTH * self.target) / total
-        return (counts + SMOOTH) / total[:, keys // self.target], leaving[:, x]
+        # One more column, for what was never seen together.
+        counts = np.concatenate((self.gave, np.zeros((2, 1))), axis=1)[:, self.places(keys)]
+        return (counts + SMOOTH) / total[:, x][..., None], leaving[:, x]
+
+    def places(self, keys: np.ndarray) -> np.ndarray:
+        """Where these keys are among all; n where they are not."""
+        if self._table is not None:
+            return self._table[keys]
+        places = np.searchsorted(self.keys, keys)
+        found = np.append(self.keys, -1)[places] == keys
+        return np.where(found, places, len(self.keys))
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray | None:
+        """The place of every key there can be, if that are not too many."""
+        if self.source * self.target > TABLE:
+            return None
+        table = np.full(self.source * self.target, len(self.keys))
+        table[self.keys] = np.arange(len(self.keys))
+        return table
 
     @functools.cached_property
     def _total(self) -> np.ndarray:
@@ -165,44 +187,43 @@ class Alignment:
 
 
 class _Group:
-    """n pairs with sources of one length: x (n, S), and y, padded to (n, T)."""
+    """n pairs: x, padded to (n, S), and y, padded to (n, T). Padding of a source gives nothing and makes way."""
 
-    def __init__(self, x: np.ndarray, y: list[Row]) -> None:
-        self.x = x
-        self.lengths = np.array([len(row) for row in y], np.int64)
-        self.y = np.zeros((len(y), int(self.lengths.max(initial=0))), np.int64)
-        for n, row in enumerate(y):
-            self.y[n, : len(row)] = row
-        self.real = np.arange(self.y.shape[1]) < self.lengths[:, None]
+    def __init__(self, x: list[Row], y: list[Row]) -> None:
+        self.x, self.read = _padded(x)
+        self.y, self.real = _padded(y)
+        self.lengths = self.real.sum(axis=1)
         self._rows = np.arange(len(y))
 
     def keys(self, target: int) -> np.ndarray:
         """(n, S, T)."""
         return self.x[:, :, None] * target + self.y[:, None, :]
 
+    def seen(self, target: int) -> np.ndarray:
+        """The keys that occur, each once."""
+        return np.unique(self.keys(target)[self.read[:, :, None] & self.real[:, None, :]])
+
     def nats(self, alignment: Alignment) -> np.ndarray:
         """(n,)"""
-        *_, scales, end = self._forward(*alignment.probabilities(self.keys(alignment.target), self.x))
+        *_, scales, end = self._forward(*self._probabilities(alignment, self.keys(alignment.target)))
         return -(np.log(scales).sum(axis=0) + np.log(np.maximum(end, 1e-300)))
 
     def count(self, alignment: Alignment, gave: np.ndarray, left: np.ndarray) -> None:
-        """Adds the expected counts of all ways to align these pairs."""
+        """Adds the expected counts of all ways to align these pairs; gave is (2, number of keys + 1)."""
         keys = self.keys(alignment.target)
-        give, leave = alignment.probabilities(keys, self.x)
-        places = np.searchsorted(alignment.keys, keys)
+        give, leave = self._probabilities(alignment, keys)
+        places = alignment.places(keys)
         none, some, scales, end = self._forward(give, leave)
         (n, S), T = self.x.shape, self.y.shape[1]
         # what is still to come, of the position after: it ends well if all of the target has been given
         after = (np.arange(T + 1) == self.lengths[:, None]) / np.maximum(end, 1e-300)[:, None]
         for i in reversed(range(S)):
             first, further = (give[k, :, i] * self.real for k in (0, 1))
-            going = np.zeros((n, T + 1))
             gone = leave[:, :, i, None] * (after / scales[i][:, None])
-            going[:, T] = gone[1, :, T]
-            for j in reversed(range(T)):
-                going[:, j] = gone[1, :, j] + further[:, j] * going[:, j + 1]
-            np.add.at(left[0], self.x[:, i], (none[i] * gone[0]).sum(axis=1))
-            np.add.at(left[1], self.x[:, i], (some[i] * gone[1]).sum(axis=1))
+            going = gone[1].copy()
+            chain(going[:, ::-1], np.concatenate((np.zeros((n, 1)), further[:, ::-1]), axis=1))
+            np.add.at(left[0], self.x[:, i], (none[i] * gone[0]).sum(axis=1) * self.read[:, i])
+            np.add.at(left[1], self.x[:, i], (some[i] * gone[1]).sum(axis=1) * self.read[:, i])
             np.add.at(gave[0], places[:, i], none[i][:, :T] * first * going[:, 1:])
             np.add.at(gave[1], places[:, i], some[i][:, :T] * further * going[:, 1:])
             after = gone[0]
@@ -210,19 +231,16 @@ class _Group:
 
     def likeliest(self, alignment: Alignment) -> np.ndarray:
         """(n, S): how many each gives."""
-        give, leave = (np.log(part) for part in alignment.probabilities(self.keys(alignment.target), self.x))
+        with np.errstate(divide="ignore"):  # what padding gives
+            give, leave = (np.log(part) for part in self._probabilities(alignment, self.keys(alignment.target)))
         (n, S), T = self.x.shape, self.y.shape[1]
         best = np.full((n, T + 1), -np.inf)
         best[:, 0] = 0
         begun = np.zeros((S, n, T + 1), np.int64)  # where in the target each began that has given all before j
         for i in range(S):
-            some, start = np.full((n, T + 1), -np.inf), np.zeros((n, T + 1), np.int64)
-            for j in range(1, T + 1):
-                first = best[:, j - 1] + give[0, :, i, j - 1]
-                further = some[:, j - 1] + give[1, :, i, j - 1]
-                goes_on = further > first
-                some[:, j] = np.where(goes_on, further, first)
-                start[:, j] = np.where(goes_on, start[:, j - 1], j - 1)
+            some, start = np.full((n, T + 1), -np.inf), np.tile(np.maximum(np.arange(T + 1) - 1, 0), (n, 1))
+            some[:, 1:] = best[:, :T] + give[0, :, i]
+            longest(some[:, 1:], give[1, :, i].copy(), start[:, 1:])
             nothing, something = best + leave[0, :, i, None], some + leave[1, :, i, None]
             begun[i] = np.where(something > nothing, start, np.arange(T + 1))
             best = np.maximum(nothing, something)
@@ -232,6 +250,10 @@ class _Group:
             earlier = begun[i][self._rows, place]
             counts[:, i], place = place - earlier, earlier
         return counts
+
+    def _probabilities(self, alignment: Alignment, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        give, leave = alignment.probabilities(keys, self.x)
+        return np.where(self.read[:, :, None], give, 0.0), np.where(self.read, leave, 1.0)
 
     def _forward(
         self, give: np.ndarray, leave: np.ndarray
@@ -244,8 +266,8 @@ class _Group:
         none, some, scales = [], [], np.ones((S, n))
         for i in range(S):
             given = np.zeros((n, T + 1))
-            for j in range(T):
-                given[:, j + 1] = entering[:, j] * give[0, :, i, j] + given[:, j] * give[1, :, i, j]
+            given[:, 1:] = entering[:, :T] * give[0, :, i]
+            chain(given[:, 1:], give[1, :, i].copy())
             none.append(entering)
             some.append(given)
             entering = entering * leave[0, :, i, None] + given * leave[1, :, i, None]
@@ -254,22 +276,64 @@ class _Group:
         return none, some, scales, entering[self._rows, self.lengths]
 
 
-def _alike(pairs: Sequence[tuple[Row, Row]]) -> Iterator[tuple[np.ndarray, list[Row], list[int]]]:
-    """Sources of one length together, targets of like length beside each other: x (n, S), the targets, the places.
+def chain(values: np.ndarray, factors: np.ndarray) -> None:
+    """values[:, j] += factors[:, j] * values[:, j - 1], from left to right, in place; (n, T) both, factors are lost.
+
+    A step doubles what each column knows of those before it, so that there are log2(T) steps instead of T (a prefix
+    sum of affine maps, Blelloch 1990). Nothing is subtracted: the result is as exact as one column after the other.
+    """
+    step = 1
+    while step < values.shape[1]:
+        values[:, step:] += factors[:, step:] * values[:, :-step]
+        factors[:, step:] *= factors[:, :-step].copy()
+        step *= 2
+
+
+def longest(values: np.ndarray, nats: np.ndarray, start: np.ndarray) -> None:
+    """values[:, j] = max(values[:, j], nats[:, j] + values[:, j - 1]), as `chain`, with the start of the way that is
+    taken; of two equally good the one that starts later."""
+    step = 1
+    while step < values.shape[1]:
+        onward = nats[:, step:] + values[:, :-step]
+        better = onward > values[:, step:]
+        values[:, step:] = np.where(better, onward, values[:, step:])
+        start[:, step:] = np.where(better, start[:, :-step], start[:, step:])
+        nats[:, step:] += nats[:, :-step].copy()
+        step *= 2
+
+
+def _padded(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of ids padded to (n, length), and which of them are real."""
+    lengths = np.array([len(row) for row in rows], np.int64)
+    ids = np.zeros((len(rows), int(lengths.max(initial=0))), np.int64)
+    for place, row in enumerate(rows):
+        ids[place, : len(row)] = row
+    return ids, np.arange(ids.shape[1]) < lengths[:, None]
+
+
+def _alike(pairs: Sequence[tuple[Row, Row]]) -> Iterator[tuple[list[Row], list[Row], list[int]]]:
+    """Sources of like length together, targets of like length beside each other: sources, targets, their places.
 
     Pairs with an empty source, and giant ones, are left out.
     """
-    by_length: defaultdict[int, list[int]] = defaultdict(list)
-    for place, (source, target) in enumerate(pairs):
-        if 0 < len(source) * (len(target) + 1) <= CELLS:
-            by_length[len(source)].append(place)
-    for length, places in sorted(by_length.items()):
-        places.sort(key=lambda place: len(pairs[place][1]))
-        start = 0
-        while start < len(places):
-            end = start + 1
-            while end < len(places) and (end - start) * length * (len(pairs[places[end]][1]) + 1) < CELLS:
-                end += 1
-            some = places[start:end]
-            yield np.array([pairs[place][0] for place in some], np.int64), [pairs[place][1] for place in some], some
-            start = end
+    lengths = [(len(source), len(target)) for source, target in pairs]
+    order = [place for place, (source, target) in enumerate(lengths) if 0 < source * (target + 1) <= CELLS]
+    order.sort(key=lambda place: lengths[place][0])
+    start = 0
+    while start < len(order):
+        shortest = lengths[order[start]][0]
+        end = start + 1
+        # Many of one length need no company; few have it, since a group takes its time however few they are.
+        while end < len(order) and (
+            (length := lengths[order[end]][0]) == lengths[order[end - 1]][0]
+            or (end - start < MANY and length <= LIKE * shortest)
+        ):
+            end += 1
+        near = sorted(order[start:end], key=lambda place: lengths[place][1])
+        start = end
+        while near:
+            count, most = 1, max(lengths[place][0] for place in near)
+            while count < len(near) and (count + 1) * most * (lengths[near[count]][1] + 1) <= CELLS:
+                count += 1
+            some, near = near[:count], near[count:]
+            yield [pairs[place][0] for place in some], [pairs[place][1] for place in some], some

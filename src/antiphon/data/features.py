@@ -16,11 +16,15 @@ BUNDLE = re.compile(r"(?<!\S)[^\s;]+(?:;[^\s;]+)+(?!\S)")
 """Features joined by semicolons, as UniMorph and SIGMORPHON write them."""
 
 
+_ALONE = re.compile(r"[A-Z]+(?:\.[A-Z0-9]+)+")
+"""One feature without others: ``V.MSDR``, a verbal noun."""
+
+
 def without(text: str) -> str:
     """The text without its features: the words that they are asked of; features alone stay."""
-    if ";" not in text:
+    if ";" not in text and "." not in text:
         return text
-    words = " ".join(part for part in text.split() if not BUNDLE.fullmatch(part))
+    words = " ".join(part for part in text.split() if not BUNDLE.fullmatch(part) and not _ALONE.fullmatch(part))
     return words or text
 
 
