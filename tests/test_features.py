@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 import antiphon
 from antiphon.config import load_config
 from antiphon.data.automatic import settle
-from antiphon.data.features import BUNDLE, arranged, without
+from antiphon.data.features import arranged, without
 from antiphon.data.pairs import Pair
 from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import FolderError, UsageError
 from small_runs import knobs
 
-WORDS = st.sampled_from(["walk", "a;", ";", "ab", "V;PST", "N;ACC(2,SG);PL", "x;y;z", "Aa", "(;)"])
+PLAIN = ["walk", "a;", ";", "ab", "Aa"]
+WORDS = st.sampled_from([*PLAIN, "V;PST", "N;ACC(2,SG);PL", "x;y;z", "(;)"])
 
 
 @pytest.mark.parametrize(
@@ -70,9 +71,9 @@ def test_nothing_is_lost_and_what_is_in_place_stays(text):
     assert set(around) == set(text.split(" "))
 
 
-@given(st.lists(WORDS, min_size=1, max_size=4).map(" ".join), st.sampled_from(["V;PST", "N;ACC(2,SG);PL x;y"]))
-def test_one_word_is_read_alike_whichever_way_it_is_written(word, features):
-    assume(not BUNDLE.search(word))
+@given(st.lists(st.sampled_from(PLAIN), min_size=1, max_size=4), st.sampled_from(["V;PST", "N;ACC(2,SG);PL x;y"]))
+def test_one_word_is_read_alike_whichever_way_it_is_written(words, features):
+    word = " ".join(words)
     ways = [f"{features} {word}", f"{word} {features}", f"{features} {word} {features}"]
     for place in ("before", "behind", "around"):
         assert len({arranged(way, place) for way in ways}) == 1
