@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import antiphon
+import small_runs
 from antiphon.config import parse_config
 from antiphon.data.alignment import Alignment
 from antiphon.data.automatic import settle
@@ -20,6 +21,7 @@ from antiphon.data.corpus import read_corpus
 from antiphon.data.pairs import Pair, write_pairs
 from antiphon.data.tokenizer import NEXT, Tokenizer
 from antiphon.errors import FolderError, UsageError
+from antiphon.training.progress import Warned
 
 SOURCE, TARGET = 4, 3
 ids = st.lists(st.integers(0, 2), max_size=5)
@@ -300,6 +302,17 @@ def run(request, tmp_path_factory):
     }
     antiphon.train(folder / "train.tsv", out=folder / "run", preset="g2p", knobs=knobs)
     return folder
+
+
+def test_held_out_pairs_that_no_bucket_holds_are_told_of(tmp_path):
+    pairs = [Pair("a b c"[: 1 + number % 5], "x y") for number in range(20)]
+    write_pairs(tmp_path / "train.tsv", pairs)
+    write_pairs(tmp_path / "dev.tsv", [*pairs[:3], Pair("a " * 50, "x")])
+    events: list[object] = []
+    small = small_runs.knobs(updates=1, data={"too_long": "drop"}, model={"attention": "monotonic"})
+    antiphon.train(tmp_path, out=tmp_path / "run", preset="g2p", knobs=small, observer=events.append)
+    told = [event.message for event in events if isinstance(event, Warned)]
+    assert "1 of 4 held-out pairs are longer than the largest bucket and not in the dev loss" in told
 
 
 def test_a_monotonic_model_answers_without_its_marks(run):

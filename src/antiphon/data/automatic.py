@@ -147,7 +147,17 @@ class Choice:
     """Knobs by group, and why."""
 
     knobs: Tree
-    reason: str
+    kind: str
+    """What the pairs are, in words."""
+    tokens: str
+    """What they are cut into."""
+    more: str = ""
+    """What else is done; begins with a semicolon."""
+
+    @property
+    def reason(self) -> str:
+        """All of that."""
+        return f"{self.kind}: {self.tokens}{self.more}"
 
 
 def known(preset: str | None, asked: Overrides) -> Config:
@@ -175,13 +185,11 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
     data = asked.get("data", {})
     choice = _of(pairs, _Budget(asked.get("train", {})), data)
     knobs = choice.knobs
-    reason = choice.reason
     if _other_tokenizers(data, knobs["data"]):  # then what goes with those that were looked at does not go with them
         knobs["data"] = {key: value for key, value in knobs["data"].items() if key not in OF_TOKENIZERS}
         for group, name in MARKS:
             knobs[group].pop(name, None)
-        kind, _, rest = reason.partition(":")
-        reason = f"{kind}: your tokenizers{''.join(rest.partition(';')[1:])}"
+        choice = replace(choice, tokens="your tokenizers")
     found = {**knobs["data"], **data}
     one = found.get("share_vocabulary", True) and found.get("target_tokenizer") in (None, found.get("tokenizer"))
     knobs["model"]["tied"] = "all" if one else "target"
@@ -192,11 +200,11 @@ def settle(pairs: Sequence[Pair] | Pairs, preset: str | None, asked: Overrides) 
         knobs["data"]["too_long"] = "drop"
     elif own is None and "attention" in knobs["model"]:  # gives way to whatever does not go with it
         with suppress(UsageError):
-            return _under(asked, knobs), reason
+            return _under(asked, knobs), choice.reason
     if own != "monotonic":
         for group, name in MARKS:
             knobs[group].pop(name, None)
-    return _under(asked, knobs), reason
+    return _under(asked, knobs), choice.reason
 
 
 def _other_tokenizers(asked: Mapping[str, Any], chosen: Mapping[str, Any]) -> bool:
@@ -283,9 +291,8 @@ def _conversation(pairs: int, budget: _Budget) -> Choice:
             "candidates": 4,
         },
     }
-    return Choice(
-        knobs, "a conversation (answers are questions too): subwords; of four drawn the most fitting is given"
-    )
+    kind, drawn = "a conversation (answers are questions too)", "; of four drawn the most fitting is given"
+    return Choice(knobs, kind, "subwords", drawn)
 
 
 def _words(
@@ -363,7 +370,7 @@ def _words(
             direction += ", from the end"
     company = f"; pairs joined of two are added, {joined} for each" if joined else ""
     company += f"; pairs made up are added, {hallucinated} for each" if hallucinated else ""
-    return Choice(knobs, f"words: {names[kinds[0]]} to {names[kinds[1]]}{direction}{company}")
+    return Choice(knobs, "words", f"{names[kinds[0]]} to {names[kinds[1]]}{direction}", company)
 
 
 def _asked(data: Mapping[str, Any], name: str, usual: _Number) -> _Number:
@@ -404,7 +411,7 @@ def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget:
         "train": {"batch_tokens": 1200, "sampled_until": _sampled_until(passes), **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 1.0},
     }
-    return Choice(knobs, "sentences: subwords")
+    return Choice(knobs, "sentences", "subwords")
 
 
 @dataclass(frozen=True)

@@ -248,6 +248,9 @@ class _Trainer:
             self._tell(self._started(self._corpus))
         if reason := missing():
             self._tell(Warned(self._position.update, f"training is slower without C kernels: {reason}"))
+        if self._corpus is not None and (lost := self._prepared.dev_stream().dropped):
+            what = f"{lost:,} of {len(self._prepared.dev):,} held-out pairs are longer than the largest bucket"
+            self._tell(Warned(self._position.update, f"{what} and not in the dev loss"))
         try:
             with passed_over():
                 return self._ran()
