@@ -54,7 +54,7 @@ def ways(alignment: Alignment, source, target):
 
 
 @given(some_pairs, some_pairs)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_an_alignment_sums_over_all_ways_and_finds_the_likeliest(taught, asked):
     alignment = learnt(taught)
     nats, given_ = alignment.nats(asked), alignment.given(asked)
@@ -69,7 +69,7 @@ def test_an_alignment_sums_over_all_ways_and_finds_the_likeliest(taught, asked):
 
 
 @given(some_pairs)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_learning_expects_as_much_as_there_is(pairs):
     alignment = learnt(pairs)
     real = [(source, target) for source, target in pairs if source]
@@ -79,7 +79,7 @@ def test_learning_expects_as_much_as_there_is(pairs):
 
 
 @given(some_pairs)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_marks_are_one_for_each_source_token_and_nothing_else_changes(pairs):
     for (source, target), row in zip(pairs, learnt(pairs).marked(pairs, 99), strict=True):
         assert row.count(99) == len(source)
@@ -87,7 +87,7 @@ def test_marks_are_one_for_each_source_token_and_nothing_else_changes(pairs):
 
 
 @given(some_pairs, st.text(alphabet="ab c", max_size=6), st.text(alphabet="xyz", max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_tokenizer_keeps_its_alignment_and_hides_its_mark(pairs, source, target):
     plain = Tokenizer.train(["xy"], kind="char", vocabulary=20)
     alignment = Alignment.learn(pairs, source=SOURCE, target=plain.size)

@@ -51,7 +51,7 @@ def check(batch: Batch, shape: Bucket, pairs: list[tuple[list[int], list[int]]],
             assert found[row].tolist() == wanted + [PAD] * (found.shape[1] - len(wanted))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(pairs=PAIRS, rows=st.integers(1, 5), reverse=st.booleans(), seed=st.integers(-5, 2**70), cut=st.booleans())
 def test_every_pair_once_an_epoch(pairs, rows: int, reverse: bool, seed: int, cut: bool) -> None:
     plan = SMALL if cut else PLAN
@@ -71,7 +71,7 @@ def test_every_pair_once_an_epoch(pairs, rows: int, reverse: bool, seed: int, cu
         check(batch, plan.buckets[batch.bucket], pairs, reverse=reverse)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs=PAIRS, order=st.sampled_from(["shuffled", "proportional"]), data=st.data())
 def test_a_batch_is_a_function_of_seed_epoch_index(pairs, order, data: st.DataObject) -> None:
     one, other = (stream(pairs, order=order, seed=7) for _ in range(2))
@@ -129,7 +129,7 @@ def test_too_long_is_counted() -> None:
         stream(pairs[1:], too_long="drop")
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs=PAIRS, reverse=st.booleans(), extra=st.integers(0, 3))
 def test_make_batch_agrees_with_a_plain_loop(pairs, reverse: bool, extra: int) -> None:
     shape = Bucket(6, 9)
@@ -139,7 +139,7 @@ def test_make_batch_agrees_with_a_plain_loop(pairs, reverse: bool, extra: int) -
     check(batch, shape, pairs, reverse=reverse)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs=PAIRS, size=st.integers(1, 4), order=st.sampled_from(["shuffled", "proportional"]))
 def test_parts_of_a_batch_are_the_batch(pairs, size: int, order) -> None:
     whole = stream(pairs, rows=3, order=order)

@@ -21,7 +21,7 @@ def work(plan: BucketPlan, source: np.ndarray, target: np.ndarray) -> int:
     return sum(sum(plan.buckets[index]) for index in plan.assign_cut(source, target))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pairs=LENGTHS, count=st.integers(1, 8), longest=st.integers(2, 70))
 def test_fit_holds_everything_within_the_limits(pairs: list[tuple[int, int]], count: int, longest: int) -> None:
     source, target = np.array(pairs).T
@@ -37,7 +37,7 @@ def test_fit_holds_everything_within_the_limits(pairs: list[tuple[int, int]], co
     assert all(max(bucket) <= longest for bucket in plan.buckets)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(pairs=LENGTHS, count=st.integers(1, 6))
 def test_more_buckets_never_cost_more(pairs: list[tuple[int, int]], count: int) -> None:
     source, target = np.array(pairs).T
@@ -45,7 +45,7 @@ def test_more_buckets_never_cost_more(pairs: list[tuple[int, int]], count: int) 
     assert work(more, source, target) <= work(few, source, target)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 8), related=st.floats(0, 1))
 def test_fit_is_never_worse_than_a_chain_by_quantiles(seed: int, count: int, related: float) -> None:
     rng = np.random.default_rng(seed)

@@ -37,7 +37,7 @@ def write_random(path: Path, count: int) -> Path:
     return path
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(lines=LINES, size=st.integers(1, 9), ended=st.booleans(), kind=st.sampled_from(["tsv", "parallel", "dialogue"]))
 def test_spans_hold_what_the_whole_holds(tmp_path_factory, lines: list[str], size: int, ended: bool, kind: str) -> None:
     folder = tmp_path_factory.mktemp("spans")
@@ -59,7 +59,7 @@ def test_spans_hold_what_the_whole_holds(tmp_path_factory, lines: list[str], siz
     assert [span.line for span in spans] == [1 + size * n for n in range(len(spans))]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     sources=st.lists(st.sampled_from("abcdefghijkl"), min_size=2, max_size=60).filter(lambda s: len(set(s)) > 1),
     size=st.integers(1, 9),

@@ -124,7 +124,7 @@ def test_a_vocabulary_that_is_filled_up_to_blocks_says_no_word_that_is_none(quan
 
 
 @given(st.integers(0, 1000), st.integers(1, 5), st.integers(1, 1280), st.booleans())
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_likeliest_words_are_found_block_by_block_as_in_one_piece(seed, rows, k, ties):
     made = graph.Graph("top", quantised=False)
     top, ids = graph._likeliest(
@@ -351,7 +351,7 @@ def test_graphs_of_another_model_are_told(exported, tmp_path):
     assert config["model"]["hidden"] == 12
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_graph_is_an_error_or_an_answer(exported, data, tmp_path_factory):
     folder = tmp_path_factory.mktemp("damaged") / "copy"

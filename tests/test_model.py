@@ -23,7 +23,7 @@ from fakes import FakeEngine
 
 SENTENCES = ["the cat sat on the mat.", "don't go, he said!", '"what" is (this)?', "a dog and a cat", "naïve café"]
 KINDS = ("word", "bpe", "unigram", "char", "symbol")
-quick = settings(max_examples=25, deadline=None)
+quick = settings(max_examples=25)
 
 
 def a_model(kind: str = "bpe", **data) -> Model:

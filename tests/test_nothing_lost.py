@@ -448,7 +448,7 @@ def test_a_screen_that_fails_does_not_end_training(home, tmp_path):
 # Gradients.
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.floats(0.01, 5.0), min_size=FEWEST, max_size=150), st.floats(0.5, 5.0))
 def test_only_norms_far_above_the_usual_explode(norms, clip):
     watch = Stability(clip)

@@ -33,7 +33,7 @@ def test_whatever_is_asked_the_server_does_not_fail(server):
     assert len(operations) >= 11
     for operation in operations:
 
-        @settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy())
         def ask(case):
             case.call_and_validate(checks=checks, timeout=20)

@@ -38,7 +38,7 @@ def numbered(count: int) -> list[Pair]:
     return [Pair(f"source {number}", f"target {number}") for number in range(count)]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(texts, texts), min_size=1))
 def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, pairs: list[tuple[str, str]]) -> None:
     path = tmp_path_factory.mktemp("pairs") / "pairs.tsv"
@@ -169,7 +169,7 @@ def test_context_keeps_the_last_turns(turns: list[str], context: int) -> None:
     assert [pair.target for pair in adjacent_pairs(turns, context)] == turns[1:]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz")), min_size=2).filter(
         lambda pairs: len({source for source, _ in pairs}) > 1

@@ -94,7 +94,7 @@ def test_a_model_that_knows_no_placeholder_has_none(text):
     assert hidden(pairs, (PLAIN, PLAIN)) is pairs
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.text("abxyzжß", min_size=1, max_size=9).filter(few))
 def test_letters_never_seen_come_through(text):
     model = echo()

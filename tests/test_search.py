@@ -16,7 +16,7 @@ from antiphon.search.hypothesis import length_penalty
 from fakes import FakeEngine
 
 sources = st.lists(st.lists(st.integers(4, 11), max_size=6), min_size=1, max_size=5)
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 def padded(rows: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:

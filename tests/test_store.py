@@ -38,7 +38,7 @@ def rows(shards: Shards) -> list[list[tuple[tuple[int, ...], tuple[int, ...]]]]:
     return found
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(pairs=PAIRS, count=st.integers(1, 4), cut=st.integers(1, 7), remote=st.booleans(), texts=st.booleans())
 def test_pairs_come_back_each_once(
     tmp_path_factory: pytest.TempPathFactory, pairs, count: int, cut: int, remote: bool, texts: bool
@@ -118,7 +118,7 @@ def test_places_that_cannot_be(tmp_path: Path) -> None:
         Shards.open(tmp_path / "none", "train")
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(data=st.data())
 def test_damage_is_a_folder_error_or_harmless(data: st.DataObject) -> None:
     address = f"memory://{uuid4()}"

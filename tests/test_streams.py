@@ -23,7 +23,7 @@ def dates() -> antiphon.Model:
     return antiphon.load("dates")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.lists(st.tuples(st.sampled_from(DATES), st.integers(0, 9), st.integers(-5, 5)), min_size=1, max_size=6),
     st.booleans(),

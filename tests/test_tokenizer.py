@@ -40,7 +40,7 @@ LOWER = {kind: trained(kind, lower=True, digits=True) for kind in KINDS}
 
 
 @pytest.mark.parametrize("kind", EXACT)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(text=KNOWN)
 def test_decode_undoes_encode(kind: str, text: str) -> None:
     tokenizer = TOKENIZERS[kind]
@@ -86,7 +86,7 @@ def test_the_training_texts_come_back(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(texts=st.lists(FREE, max_size=4))
 def test_batch_equals_singles_and_specials_stay_out(kind: str, texts: list[str]) -> None:
     for tokenizer in (TOKENIZERS[kind], LOWER[kind]):
@@ -99,7 +99,7 @@ def test_batch_equals_singles_and_specials_stay_out(kind: str, texts: list[str])
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_any_ids_decode(kind: str, data: st.DataObject) -> None:
     tokenizer = TOKENIZERS[kind]
@@ -246,7 +246,7 @@ def test_sampled_segmentations_spell_the_same_text(kind: str) -> None:
     assert fresh.encode_sampled(texts, dropout=0.5, rng=np.random.default_rng(1)) == one
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(texts=st.lists(FREE, max_size=3), dropout=st.floats(0.01, 0.99), seed=st.integers(0, 99))
 def test_any_text_can_be_sampled(texts: list[str], dropout: float, seed: int) -> None:
     for tokenizer in TOKENIZERS.values():
@@ -292,7 +292,7 @@ JSON = st.recursive(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=120)
+@settings(max_examples=120)
 @given(data=st.data())
 def test_a_hostile_file_is_a_folder_error_or_a_tokenizer(kind: str, data: st.DataObject) -> None:
     tree = json.loads(Tokenizer(kind, ["▁", "a", "b", "ab"], merges=[("a", "b")], scores=[-1.0] * 4).to_json())  # type: ignore[arg-type]
@@ -355,7 +355,7 @@ def test_a_lowering_twin_has_the_same_ids() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(text=st.text("ab cé.'", max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_turned_twin_has_the_same_ids_from_the_end(kind: str, text: str) -> None:
     plain = TOKENIZERS[kind]
     turned = plain.turned()
