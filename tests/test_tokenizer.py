@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from antiphon.data import tokenizer as tokenizer_module
+from antiphon.data import vocabulary
 from antiphon.data.tokenizer import BOS, EOS, PAD, SPECIALS, TURN_ID, UNK, Tokenizer
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 
@@ -151,16 +151,16 @@ def test_training_is_deterministic(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["bpe", "unigram"])
 def test_a_thousand_times_the_text_is_learnt_from_in_no_more_time(kind, monkeypatch):
     fed: list[int] = []
-    real = tokenizer_module._within
+    real = vocabulary._within
 
     def counting(*arguments):
         lines = list(real(*arguments))
         fed.append(sum(len(line.split()) for line in lines))
         return iter(lines)
 
-    monkeypatch.setattr(tokenizer_module, "_within", counting)
-    monkeypatch.setattr(tokenizer_module, "MOST_LEARNT", 5000)
-    counts = tokenizer_module.census(TEXTS * 20, kind, lower=False, digits=False)
+    monkeypatch.setattr(vocabulary, "_within", counting)
+    monkeypatch.setattr(vocabulary, "MOST_LEARNT", 5000)
+    counts = vocabulary.census(TEXTS * 20, kind, lower=False, digits=False)
     few = Tokenizer.from_counts(counts, kind=kind, vocabulary=150)
     many = Tokenizer.from_counts({unit: 1000 * count for unit, count in counts.items()}, kind=kind, vocabulary=150)
     assert fed[0] <= 5000

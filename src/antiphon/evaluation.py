@@ -12,7 +12,8 @@ import numpy as np
 
 from antiphon import metrics as measure
 from antiphon.config import parse_config
-from antiphon.data.tokenizer import SPACE, UNK, Tokenizer
+from antiphon.data.cutting import SPACE
+from antiphon.data.tokenizer import UNK, Tokenizer
 from antiphon.errors import DataError, UsageError
 from antiphon.model import Model, Prediction
 

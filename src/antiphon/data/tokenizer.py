@@ -11,8 +11,9 @@
 Characters are what Unicode composes (NFC), but a Hangul syllable is spelt with its two or three letters: most of the
 11,172 syllables are never seen in a small corpus, their 67 letters are.
 
-Byte-pair encoding and the unigram model are learnt and applied by the ``tokenizers`` library; what surrounds them
-(normalising, cutting into words, the file) is here, so that a file from a stranger is data and never a program.
+Byte-pair encoding and the unigram model are applied by the ``tokenizers`` library; what surrounds them (normalising,
+cutting into words, the file) is ours, so that a file from a stranger is data and never a program. How texts are cut by
+rule is in `antiphon.data.cutting`, how a vocabulary is learnt in `antiphon.data.vocabulary`.
 
 The first five ids are PAD BOS EOS UNK and TURN. Only TURN is read from text: a user who types ``</s>`` gets the
 characters, not the end of the sentence.
@@ -20,13 +21,10 @@ characters, not the end of the sentence.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import json
 import math
 import os
-import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,12 +32,15 @@ from typing import Any, get_args
 
 import numpy as np
 from tokenizers import Tokenizer as LibraryTokenizer
-from tokenizers import models, pre_tokenizers, trainers
+from tokenizers import models
 
 from antiphon.config import Features, TokenizerKind
+from antiphon.data import cutting
 from antiphon.data.alignment import Alignment
-from antiphon.data.features import BUNDLE, arranged
+from antiphon.data.cutting import CUTS, SPACED, SURROGATE, WRITE, cut_subwords
+from antiphon.data.features import arranged
 from antiphon.data.pairs import TURN
+from antiphon.data.vocabulary import LONGEST_PIECE, census, learn_bpe, learn_unigram
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -48,16 +49,12 @@ NEXT = "<next>"
 """The last token of an aligned vocabulary: the next source token's turn."""
 SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", TURN)
 
-SPACE = "▁"  # stands for the space before a word, inside subwords
 LONGEST_TOKEN = 200  # characters; a longer word or symbol is UNK
 LONGEST_FILE = 64 << 20  # characters of JSON we agree to read
 MOST_TOKENS = 1_000_000
 KEPT_UNITS = 200_000  # distinct words whose ids are remembered
-MOST_COUNTED = 1 << 19  # distinct words counted at once; beyond it the rarer half is forgotten
-MOST_LEARNT = 1 << 21  # words that merges are learnt from; of more an even sample
 SAMPLES = 8  # sampled segmentations a distinct word gets in one call
 SHARPNESS = 0.2  # exponent on P(segmentation) when sampling a unigram model (alpha in Kudo 2018)
-RARE = 1e-4  # share of all text whose characters may stay outside a subword vocabulary, the rarest first
 
 
 class Tokenizer:
@@ -158,18 +155,18 @@ class Tokenizer:
                 f"a vocabulary of {vocabulary} tokens has no room beside {len(SPECIALS)} specials",
                 where="data.vocabulary",
             )
-        cut = _CUTS.get(kind, _cut_subwords)
+        cut = CUTS.get(kind, cut_subwords)
         counts: Counter[str] = Counter()
         for chunk, count in counted.items():
-            for unit in [chunk] if kind in _SPACED else cut(chunk):
+            for unit in [chunk] if kind in SPACED else cut(chunk):
                 counts[unit] += count
         if not counts:
             raise DataError("there is no text to learn a vocabulary from")
         if kind == "bpe":
-            tokens, merges = _learn_bpe(counts, room)
+            tokens, merges = learn_bpe(counts, room)
             return cls(kind, tokens, lower=lower, digits=digits, merges=merges)
         if kind == "unigram":
-            tokens, scores = _learn_unigram(counts, room)
+            tokens, scores = learn_unigram(counts, room)
             return cls(kind, tokens, lower=lower, digits=digits, scores=scores)
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         tokens = [token for token, count in ranked if count >= min_count and len(token) <= LONGEST_TOKEN]
@@ -209,7 +206,7 @@ class Tokenizer:
 
     def normalise(self, text: str) -> str:
         """The text as this tokenizer sees it: NFC, white space collapsed, the options ``lower`` and ``digits``."""
-        return _with_turns(self._parts(text))
+        return cutting.with_turns(self._parts(text))
 
     def encode(self, text: str) -> list[int]:
         """Ids without BOS and EOS; never PAD, BOS, EOS, whatever the text says."""
@@ -223,11 +220,11 @@ class Tokenizer:
         return [row[::-1] for row in rows] if self.backwards else rows
 
     def _cut_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        if self.kind in _SPACED:
+        if self.kind in SPACED:
             table, cut = self._ids, self._cut_tagged if self.kind == "tagged" else self._spell
             parts = [self._parts(text) for text in texts]
             return [_joined([[table.get(token, UNK) for token in cut(part)] for part in each]) for each in parts]
-        words = [_chunks(text, self.kind, self.lower, self.digits) for text in texts]
+        words = [cutting.chunks(text, self.kind, self.lower, self.digits) for text in texts]
         known = self._known_by_chunk(itertools.chain.from_iterable(words))
         rows = []
         for chunks in words:
@@ -262,9 +259,9 @@ class Tokenizer:
             dropout: from 0 to below 1.
             rng: decides everything that is random.
         """
-        if dropout == 0 or self.kind in _CUTS:
+        if dropout == 0 or self.kind in CUTS:
             return self.encode_batch(texts)
-        words = [[_cut_subwords(part) for part in self._parts(text)] for text in texts]
+        words = [[cut_subwords(part) for part in self._parts(text)] for text in texts]
         flat = [unit for each in words for units in each for unit in units]
         known = self._segment(flat)
         choices = _Draws(rng)
@@ -291,7 +288,7 @@ class Tokenizer:
 
     def unknown(self, text: str) -> list[str]:
         """(char, tagged) The characters of a text that have no token, each once, in the order they come."""
-        if self.kind not in _SPACED:
+        if self.kind not in SPACED:
             return []
         letters = (letter for part in self._parts(text) for letter in self._spell(part))
         return [letter for letter in dict.fromkeys(letters) if letter not in self._ids]
@@ -313,8 +310,8 @@ class Tokenizer:
                 parts.append([])
             elif index >= UNK and index != marks:
                 parts[-1].append(self._tokens[index])
-        write = _WRITE[self.kind]
-        return _with_turns([write(tokens) for tokens in parts])
+        write = WRITE[self.kind]
+        return cutting.with_turns([write(tokens) for tokens in parts])
 
     def token_id(self, token: str) -> int:
         """The id of a token or of a special (``</s>``); UNK if there is none. A token of that name goes first."""
@@ -442,7 +439,7 @@ class Tokenizer:
         return cls(kind, tokens, **ways)
 
     def _parts(self, text: str) -> list[str]:
-        return _parts(text, self.kind, self.lower, self.digits)
+        return cutting.parts(text, self.kind, self.lower, self.digits)
 
     def _known_by_chunk(self, chunks: Iterable[str]) -> dict[str, list[int]]:
         """Ids of at least these pieces of text, none with a space in it. No token goes over a space but its own."""
@@ -452,11 +449,11 @@ class Tokenizer:
         new = list(dict.fromkeys(chunk for chunk in chunks if chunk not in known))
         if not new:
             return known
-        if self.kind in _CUTS:
-            cut, table = _CUTS[self.kind], self._ids
+        if self.kind in CUTS:
+            cut, table = CUTS[self.kind], self._ids
             known.update((chunk, [table.get(token, UNK) for token in cut(chunk)]) for chunk in new)
         else:
-            cuts = [_cut_subwords(chunk) for chunk in new]
+            cuts = [cut_subwords(chunk) for chunk in new]
             ids = self._segment(itertools.chain.from_iterable(cuts))
             rows = ([token for unit in units for token in ids[unit]] for units in cuts)
             known.update(zip(new, rows, strict=True))
@@ -464,14 +461,14 @@ class Tokenizer:
 
     def _cut_tagged(self, text: str) -> list[str]:
         """Tags of the vocabulary whole, the others spelt; where they are read."""
-        tokens = _cut_tagged(arranged(text, self.features))
+        tokens = cutting.cut_tagged(arranged(text, self.features))
         return [piece for token in tokens for piece in ([token] if token in self._ids else self._spell(token))]
 
     def _spell(self, text: str) -> list[str]:
         """Characters; a syllable that the vocabulary has (old ones have) is one."""
         if text.isascii():
             return list(text)
-        return [letter for one in text for letter in ([one] if one in self._ids else _letters(one))]
+        return [letter for one in text for letter in ([one] if one in self._ids else cutting.letters(one))]
 
     def _segment(self, units: Iterable[str]) -> dict[str, list[int]]:
         """Subword ids of at least these words."""
@@ -511,7 +508,7 @@ class Tokenizer:
         forward = [0.0] + [-math.inf] * size  # log of the summed weight of all ways to cut unit[:end]
         ways: list[list[tuple[int, int, float]]] = [[] for _ in range(size + 1)]  # (start, id, log weight) by end
         for end in range(1, size + 1):
-            for start in range(max(0, end - _LONGEST_PIECE), end):
+            for start in range(max(0, end - LONGEST_PIECE), end):
                 index = ids.get(unit[start:end])
                 if index is not None and forward[start] > -math.inf:
                     ways[end].append((start, index, forward[start] + SHARPNESS * scores[index - len(SPECIALS)]))
@@ -538,32 +535,6 @@ class Tokenizer:
         return sample
 
 
-def census(texts: Iterable[str], kind: TokenizerKind, *, lower: bool, digits: bool) -> Counter[str]:
-    """How often everything between two spaces occurs (char, tagged: every token), for `Tokenizer.from_counts`."""
-    counts: Counter[str] = Counter()
-    for text in texts:
-        if kind in _SPACED:
-            for part in _parts(text, kind, lower, digits):
-                tokens = part if kind == "char" else _cut_tagged(part)
-                tags = [token for token in tokens if len(token) > 1]
-                counts.update(_letters("".join(token for token in tokens if len(token) == 1)))
-                counts.update(tags)
-                counts.update(set(_letters("".join(tags))))  # a tag that is not known is spelt
-        else:
-            counts.update(_chunks(text, kind, lower, digits))
-        if len(counts) > MOST_COUNTED:
-            forget_rare(counts)
-    counts.pop(TURN, None)
-    return counts
-
-
-def forget_rare(counts: Counter[str]) -> None:
-    """Keeps the commoner half of what `census` counted, so that counting needs bounded memory."""
-    kept = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[: MOST_COUNTED // 2]
-    counts.clear()
-    counts.update(dict(kept))
-
-
 class _Draws:
     """Uniform numbers in [0, 1) one by one, drawn from the generator by the thousand."""
 
@@ -583,167 +554,6 @@ class _Damaged(Exception):
 
 
 _CURE = "copy the model folder again from where it came"
-_LONGEST_PIECE = 16  # characters of a unigram piece, the library's default
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_SYLLABLE = re.compile("[\uac00-\ud7a3]")
-_DIGIT = re.compile(r"\d")
-_PLAIN_QUOTES = str.maketrans("’‘ʼ“”„", "'''\"\"\"")
-
-# What is not white space, punctuation or a symbol. Python's \w would do, but for the vowel signs of Indic scripts.
-_W = (
-    r"[^\s!-/:-@\[-`{-~\u00a1-\u00a9\u00ab-\u00b1\u00b4\u00b6-\u00b8\u00bb\u00bf\u00d7\u00f7"
-    r"\u060c\u061b\u061f\u0964\u0965\u2010-\u205e\u2190-\u2bff\u3001-\u3003\u3008-\u3011\u3014-\u301f"
-    r"\uff01-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\U0001f000-\U0001faff]"
-)
-_SUBWORD_UNIT = re.compile(
-    rf"{SPACE}?(?:{_W}{{1,64}}(?:['’]{_W}{{1,64}}){{0,3}}"  # don't, l'homme: merges decide
-    r"|&[a-z]{2,6};"  # entities of text tokenised elsewhere
-    r"|\.{2,8}|-{2,8}|!{2,8}|\?{2,8}|[^▁])"
-    rf"|{SPACE}"
-)
-_WORD_UNIT = re.compile(
-    r"@-@"
-    rf"|(?:(?<!{_W})[^\W\d_]\.){{2,}}"  # u.s.
-    r"|[\d#]+(?:[.,:][\d#]+)+"  # 3.5 10:30
-    rf"|{_W}+in'(?!{_W})"  # goin'
-    rf"|(?<!{_W})n't(?!{_W})"  # do n't
-    rf"|(?:#|{_W})+"
-    rf"|(?<={_W})'{_W}+"  # 't after don, 's, 'm
-    rf"|'(?:s|m|re|ve|ll|d)(?!{_W})"  # the same, set apart by a tokenizer before us
-    r"|\.{2,}|-{2,}|\S"
-)
-_HYPHEN = re.compile(rf"(?<={_W})-(?={_W})")  # becomes @-@, as in Moses, to tell it from a dash
-_NO_SPACE_BEFORE = frozenset((*".,!?;:)]}%…»、。，！？；：", "...", "n't"))
-_NO_SPACE_AFTER = frozenset("([{$£€¿¡«")
-_NO_SPACE_AROUND = frozenset(("@-@", "/"))
-_CLITICS = frozenset(("s", "t", "m", "d", "re", "ve", "ll"))
-
-
-def _parts(text: str, kind: TokenizerKind, lower: bool, digits: bool) -> list[str]:
-    """The normalised text, cut at TURN."""
-    return [" ".join(part.split()) for part in _clean(text, kind, lower, digits).split(TURN)]
-
-
-def _chunks(text: str, kind: TokenizerKind, lower: bool, digits: bool) -> list[str]:
-    """The normalised text, cut at spaces; TURN is a chunk by itself."""
-    text = _clean(text, kind, lower, digits)
-    return text.replace(TURN, f" {TURN} ").split() if TURN in text else text.split()
-
-
-def _clean(text: str, kind: TokenizerKind, lower: bool, digits: bool) -> str:
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", _SURROGATE.sub("\ufffd", text))
-        if lower:
-            text = unicodedata.normalize("NFC", text.lower())
-        if kind in ("bpe", "unigram"):
-            text = text.replace(SPACE, "_")
-        elif kind == "word":
-            text = text.translate(_PLAIN_QUOTES)
-    elif lower:
-        text = text.lower()
-    if digits:
-        text = _DIGIT.sub("#", text)
-    return text
-
-
-def _with_turns(parts: Sequence[str]) -> str:
-    return " ".join(f" {TURN} ".join(parts).split())
-
-
-def _cut_words(text: str) -> list[str]:
-    """The lecture's cut, at white space and punctuation, with what `_write_words` needs to undo it."""
-    return [token for chunk in text.split() for token in _cut_chunk(chunk)]
-
-
-@functools.lru_cache(maxsize=1 << 17)
-def _cut_chunk(chunk: str) -> tuple[str, ...]:
-    """The words of what stands between two spaces; most chunks of a corpus have been seen before."""
-    tokens = _WORD_UNIT.findall(_HYPHEN.sub(" @-@ ", chunk) if "-" in chunk else chunk)
-    return tuple("..." if len(token) > 3 and not token.strip(".") else token for token in tokens)
-
-
-def _cut_subwords(text: str) -> list[str]:
-    return _SUBWORD_UNIT.findall(SPACE + text.replace(" ", SPACE)) if text else []
-
-
-def _cut_symbols(text: str) -> list[str]:
-    return text.split()
-
-
-def _cut_tagged(text: str) -> list[str]:
-    """Characters, but the parts of a bundle of features are one token each."""
-    tokens: list[str] = []
-    end = 0
-    for bundle in BUNDLE.finditer(text):
-        tokens += text[end : bundle.start()]
-        tokens += re.split("(;)", bundle.group())
-        end = bundle.end()
-    return tokens + list(text[end:])
-
-
-_SPACED = ("char", "tagged")
-"""Kinds to which a space is a token."""
-_CUTS: dict[str, Callable[[str], list[str]]] = {
-    "word": _cut_words,
-    "char": list,
-    "tagged": _cut_tagged,
-    "symbol": _cut_symbols,
-}
-
-
-def _write_words(tokens: Sequence[str]) -> str:
-    """Words and punctuation, spaced as a person would."""
-    pieces: list[str] = []
-    glue, open_quotes = True, set()
-    for index, token in enumerate(tokens):
-        before, glue_next = tokens[index - 1] if index else "", False
-        if token in _NO_SPACE_AROUND:
-            glue = glue_next = True
-        elif token == '"' or token == "'":
-            following = tokens[index + 1] if index + 1 < len(tokens) else ""
-            if token in open_quotes:
-                open_quotes.remove(token)
-                glue = True
-            elif token == "'" and following in _CLITICS and before[-1:].isalpha():
-                glue = glue_next = True  # don ' t, as some tokenizers cut it
-            else:
-                open_quotes.add(token)
-                glue_next = True
-        elif token in _NO_SPACE_BEFORE or (token[0] == "'" and len(token) > 1):
-            glue = True
-        elif token in _NO_SPACE_AFTER:
-            glue_next = True
-        if not glue:
-            pieces.append(" ")
-        pieces.append("-" if token == "@-@" else token)
-        glue = glue_next
-    return "".join(pieces)
-
-
-def _letters(text: str) -> str:
-    """The same with Hangul syllables taken apart."""
-    if text.isascii():
-        return text
-    return _SYLLABLE.sub(lambda found: unicodedata.normalize("NFD", found[0]), text)
-
-
-def _write_characters(tokens: Sequence[str]) -> str:
-    text = "".join(tokens)
-    return text if text.isascii() else unicodedata.normalize("NFC", text)
-
-
-def _write_subwords(tokens: Sequence[str]) -> str:
-    return "".join(tokens).replace(SPACE, " ")
-
-
-_WRITE: dict[str, Callable[[Sequence[str]], str]] = {
-    "word": _write_words,
-    "bpe": _write_subwords,
-    "unigram": _write_subwords,
-    "char": _write_characters,
-    "tagged": _write_characters,
-    "symbol": " ".join,
-}
 
 
 def _joined(segments: list[list[int]]) -> list[int]:
@@ -753,93 +563,6 @@ def _joined(segments: list[list[int]]) -> list[int]:
         ids.append(TURN_ID)
         ids += segment
     return ids
-
-
-def _alphabet(counts: Counter[str], room: int) -> set[str]:
-    """The characters worth a token: all of them while they take at most an eighth of the vocabulary; of a larger
-    alphabet the rarest are left out, as long as they make up less than a ten-thousandth of the text."""
-    letters: Counter[str] = Counter()
-    for unit, count in counts.items():
-        for letter in unit:
-            letters[letter] += count
-    ranked = sorted(letters.items(), key=lambda item: (-item[1], item[0]))[:room]
-    spare = RARE * letters.total()
-    while len(ranked) > room // 8 and len(ranked) > 1 and ranked[-1][1] <= spare:
-        spare -= ranked.pop()[1]
-    return {letter for letter, _ in ranked}
-
-
-def _within(counts: Counter[str], alphabet: set[str]) -> Iterator[str]:
-    """Lines for the library's trainers: each word of the alphabet, as often as it was seen.
-
-    The trainer's time is by the word that it reads, not by the different word: of more than `MOST_LEARNT` an even
-    sample is taken, so that learning takes no longer the more text there is.
-    """
-    units = sorted((unit, count) for unit, count in counts.items() if alphabet.issuperset(unit))
-    total, seen, given = sum(count for _, count in units), 0, 0
-    for unit, count in units:
-        seen += count
-        due = seen if total <= MOST_LEARNT else seen * MOST_LEARNT // total
-        for start in range(given, due, 1024):
-            yield " ".join([unit] * min(1024, due - start))
-        given = due
-
-
-def _learn_bpe(counts: Counter[str], room: int) -> tuple[list[str], list[tuple[str, str]]]:
-    """Tokens and merges. Sennrich et al. 2016."""
-    alphabet = _alphabet(counts, room)
-    library = LibraryTokenizer(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.WhitespaceSplit()  # type: ignore[assignment]
-    trainer = trainers.BpeTrainer(vocab_size=room, initial_alphabet=sorted(alphabet), show_progress=False)
-    library.train_from_iterator(_within(counts, alphabet), trainer)
-    learnt = json.loads(library.to_str())["model"]
-    tokens = sorted(learnt["vocab"], key=learnt["vocab"].__getitem__)
-    return tokens, [(left, right) for left, right in learnt["merges"]]
-
-
-def _learn_unigram(counts: Counter[str], room: int) -> tuple[list[str], list[float]]:
-    """Tokens and log-probabilities: Kudo 2018 with two short cuts.
-
-    The library's own trainer is passed over: it takes its seeds from distinct words without their counts, so that
-    the commonest words are no candidates, and its result changes from run to run. Instead the seeds are the
-    tokens of a BPE three times as large, and expectation-maximisation counts the pieces of the best
-    segmentations (Viterbi, by the library); after each round the least used pieces go.
-    """
-    pieces, _ = _learn_bpe(counts, 3 * room)
-    pieces = [piece for piece in pieces if len(piece) <= _LONGEST_PIECE]
-    needed = _alphabet(counts, room)
-    pieces = [piece for piece in pieces if len(piece) > 1 or piece in needed]
-    words = sorted(counts)
-    weight = np.array([counts[word] for word in words], np.float64)
-    uses = _substring_counts(counts, pieces)
-    for size in (None, 2.25, 1.5, 1.2, 1.0, 1.0):
-        if size is not None:
-            keep = max(int(size * room), len(needed))
-            # the characters stay whatever their use: without them a word could not be spelt
-            order = sorted(range(len(pieces)), key=lambda at: (pieces[at] not in needed, -uses[at], pieces[at]))
-            pieces, uses = [pieces[at] for at in order[:keep]], uses[order[:keep]]
-        scores = np.log(np.maximum(uses, 0.5) / np.maximum(uses, 0.5).sum())
-        model = models.Unigram([(" <unk>", 0.0), *zip(pieces, scores.tolist(), strict=True)], 0, False)
-        found = LibraryTokenizer(model).encode_batch(words, add_special_tokens=False)
-        lengths = [len(encoding.ids) for encoding in found]
-        ids = np.fromiter(itertools.chain.from_iterable(encoding.ids for encoding in found), np.int64, sum(lengths))
-        uses = np.bincount(ids, np.repeat(weight, lengths), len(pieces) + 1)[1:]
-    scores = np.log(np.maximum(uses, 0.5) / np.maximum(uses, 0.5).sum())
-    order = sorted(range(len(pieces)), key=lambda at: (-scores[at], pieces[at]))
-    return [pieces[at] for at in order], [float(scores[at]) for at in order]
-
-
-def _substring_counts(counts: Counter[str], pieces: Sequence[str]) -> np.ndarray:
-    """How often each piece occurs anywhere in the words, (pieces,)."""
-    place = {piece: index for index, piece in enumerate(pieces)}
-    uses = [0] * len(pieces)
-    for word, count in counts.items():
-        for start in range(len(word)):
-            for end in range(start + 1, min(start + _LONGEST_PIECE, len(word)) + 1):
-                index = place.get(word[start:end])
-                if index is not None:
-                    uses[index] += count
-    return np.array(uses, np.float64)
 
 
 def _read_json(text: str) -> dict[str, Any]:
@@ -870,6 +593,6 @@ def _strings(values: object, name: str) -> list[str]:
     if not isinstance(values, list) or len(values) > MOST_TOKENS:
         raise _Damaged(f'its "{name}" are no list, or too many')
     for value in values:
-        if not isinstance(value, str) or _SURROGATE.search(value):
+        if not isinstance(value, str) or SURROGATE.search(value):
             raise _Damaged(f'its "{name}" are not all text')
     return values

@@ -23,7 +23,8 @@ from antiphon.data.buckets import BucketPlan, BucketReport, rows_per_bucket
 from antiphon.data.corpus import Corpus, Pairs
 from antiphon.data.pairs import Pair, Span, spread
 from antiphon.data.store import Encoded, Shard, Shards, as_shard, encode, is_there, shards_for
-from antiphon.data.tokenizer import MOST_COUNTED, UNK, Tokenizer, census, forget_rare
+from antiphon.data.tokenizer import UNK, Tokenizer
+from antiphon.data.vocabulary import MOST_COUNTED, census, forget_rare
 from antiphon.data.workers import over
 from antiphon.errors import FolderError
 from antiphon.runtime import folder as files
