@@ -280,6 +280,7 @@ def test_data_facts_count_pairs_lengths_and_padding(tmp_path: Path):
     path.write_text("".join(f"{'a ' * n}{n}\t{'b ' * n}{n}\n" for n in range(1, 41)), encoding="utf-8")
     facts = inspection.data_facts(str(path), None, {"data": {"tokenizer": "symbol", "buckets": 3, "joined": 0}})
     assert facts["pairs"] == {"train": 36, "dev": 4, "test": 0}
+    assert facts["knobs"]["data"].keys().isdisjoint({"ids", "context"}), "what nobody chose"
     for side in ("source", "target"):
         assert sum(count for *_, count in facts["lengths"][side]["histogram"]) == 36
     assert sum(bucket["pairs"] for bucket in facts["buckets"]) == 36

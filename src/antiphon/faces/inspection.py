@@ -55,9 +55,9 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
     from antiphon.training.preparation import prepare
 
     config = known(preset, asked)
-    knobs = config.data
-    corpus = read_corpus(path, context=knobs.context, dev_pairs=knobs.dev_pairs)
+    corpus = read_corpus(path, context=config.data.context, dev_pairs=config.data.dev_pairs)
     config, chosen = settle(corpus.train, preset, asked)
+    knobs = config.model_dump(mode="json", exclude_unset=True)
     config = config.model_copy(update={"data": config.data.model_copy(update={"ids": None})})  # nothing is left behind
     with tempfile.TemporaryDirectory() as scratch:
         prepared = prepare(corpus, config, Path(scratch))
@@ -69,7 +69,7 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
         "pairs": {"train": len(corpus.train), "dev": len(corpus.dev), "test": len(corpus.test)},
         "skipped": corpus.skipped,
         "chosen": chosen,
-        "knobs": config.model_dump(mode="json", exclude_unset=True),
+        "knobs": knobs,
     }
     if corpus.card is not None:
         facts |= {key: getattr(corpus.card, key) for key in ("name", "origin", "licence", "citation")}
