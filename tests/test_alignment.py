@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 import antiphon
 import small_runs
-from antiphon.config import parse_config
+from antiphon.config import load_config, parse_config
 from antiphon.data.alignment import Alignment
 from antiphon.data.automatic import settle
 from antiphon.data.corpora import prepare
-from antiphon.data.corpus import read_corpus
+from antiphon.data.corpus import Learnt, read_corpus
 from antiphon.data.pairs import Pair, write_pairs
 from antiphon.data.tokenizer import NEXT, Tokenizer
 from antiphon.errors import FolderError, UsageError
@@ -328,6 +328,19 @@ def test_a_monotonic_model_answers_without_its_marks(run):
     np.testing.assert_array_equal(made.attention, found.attention)
     assert made.score == pytest.approx(model.score([("abcab", "01201")])[0])
     assert model.score([("abcab", "01201")])[0] == pytest.approx(found.score, abs=1e-3)
+
+
+def test_a_run_folder_says_what_was_learnt_and_held_out(run, tmp_path):
+    corpus = read_corpus(run / "train.tsv", dev_pairs=load_config("g2p").data.dev_pairs)
+    whole, held = len(corpus.train) + len(corpus.dev), len(corpus.dev)
+    assert antiphon.evaluate(run / "run", run / "train.tsv", metrics=("loss",))["pairs"] == held
+    assert antiphon.evaluate(run / "run", run / "train.tsv", part="train", metrics=("loss",))["pairs"] == whole - held
+    write_pairs(tmp_path / "train.tsv", antiphon.read_pairs(run / "train.tsv"))
+    write_pairs(tmp_path / "test.tsv", [Pair("ab", "01")])
+    corpus = read_corpus(tmp_path)  # a folder's train part is the file, whatever is beside it
+    assert corpus.learnt(5) == Learnt(read_corpus(run / "train.tsv").train_fingerprint, 5)
+    write_pairs(tmp_path / "dev.tsv", [Pair("ab", "01")])
+    assert read_corpus(tmp_path).learnt(5) == Learnt(corpus.train_fingerprint, 0)
 
 
 def test_an_answer_that_can_be_aligned_in_several_ways_is_given_once(run):

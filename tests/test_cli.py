@@ -16,7 +16,7 @@ import pytest
 
 import antiphon
 from antiphon.config import Config, DataConfig
-from antiphon.data.corpus import read_corpus
+from antiphon.data.corpus import Learnt, read_corpus
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.faces.cli import main
 from antiphon.faces.knobs import spelled_alike
@@ -427,12 +427,18 @@ def test_a_model_is_evaluated_on_what_it_has_not_learnt(
     pairs.write_text("".join(f"{number}\tx\n" for number in range(40)), encoding="utf-8")
     others.write_text("".join(f"{number}\ty\n" for number in range(40)), encoding="utf-8")
     corpus = read_corpus(pairs, dev_pairs=3)
-    model.config, model.learnt_from = Config(data=DataConfig(dev_pairs=3)), corpus.fingerprint
+    model.config, model.learnt_from = Config(data=DataConfig(dev_pairs=3)), [corpus.learnt(3)]
     done = run("evaluate", "m", pairs)
     assert done.out.split() == ["sources", *sorted(pair.source for pair in corpus.dev)]
     assert done.err == f"on what training holds out of {pairs}\n"
     assert len(run("evaluate", "m", others).out.split()) == 41
     assert len(run("evaluate", "m", pairs, "--split", "train").out.split()) == 38
+    model.learnt_from.append(Learnt(corpus.train_fingerprint, 2))  # two models: what neither has learnt
+    assert len(run("evaluate", "m", pairs).out.split()) == 3
+    model.learnt_from.append(Learnt(corpus.train_fingerprint, 0))  # with a dev part of its own
+    done = run("evaluate", "m", pairs)
+    assert len(done.out.split()) == 41
+    assert done.err == f"on {pairs}, all of which was learnt\n"
 
 
 def test_a_conversation_is_read_with_the_turns_that_the_model_knows(run: Run, model: FakeModel, tmp_path: Path):
@@ -447,9 +453,23 @@ def test_sources_that_were_cut_are_told_of(run: Run, model: FakeModel):
     assert done.err.endswith("1 of 2 sources had more than 7 tokens: of those the last 7 were read\n")
 
 
+def test_a_file_behind_a_link_is_written_and_the_link_stays(run: Run, model: FakeModel, tmp_path: Path):
+    (tmp_path / "link").symlink_to(tmp_path / "answers")
+    for text in ("a", "b"):
+        assert run("predict", "m", text, "--output", tmp_path / "link").code == 0
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "answers").read_text(encoding="utf-8") == f"{text.upper()}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "answers"}
+
+
+def test_a_place_that_cannot_be_written_is_a_mistake(run: Run, model: FakeModel, tmp_path: Path):
+    for place in (tmp_path, tmp_path / ("long" * 100)):
+        assert "cannot be written" in run("predict", "m", "a", "--output", place).err
+
+
 def test_sources_with_unknown_tokens_are_told_of(run: Run, model: FakeModel):
     done = run("predict", "m", "a ?", "a", "? ?")
-    assert done.err == "2 of 3 sources have tokens that training has not seen: they were read as <unk>\n"
+    assert done.err == "2 of 3 sources have tokens that the vocabulary lacks: they were read as <unk>\n"
     assert [json.loads(line)["unknown"] for line in run("predict", "m", "a ?", "? ?", "--json").out.splitlines()] == [
         1,
         2,

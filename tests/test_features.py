@@ -48,6 +48,7 @@ def test_features_stand_before_or_behind_their_words_or_around_them(text, before
         ("V.MSDR walk", "walk"),
         ("V.PTCP;PRS take off", "take off"),
         ("V.MSDR", "V.MSDR"),
+        ("N;PL U.S.A", "U.S.A"),
         ("Mr. Smith is from the U.S. now", "Mr. Smith is from the U.S. now"),
         ("1.5 km; 3 m", "1.5 km; 3 m"),
     ],

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from antiphon.errors import (
     AntiphonError,
@@ -108,13 +108,27 @@ def evaluate(
     model: Model | str | Path,
     data: str | Path | list[Pair],
     *,
+    part: Literal["train", "dev", "test"] | None = None,
     metrics: tuple[str, ...] | None = None,
     **search: Any,
 ) -> dict[str, Any]:
-    """Scores a model, or the model in a folder, on pairs; see `antiphon.evaluation.evaluate`."""
-    from antiphon.data.pairs import read_pairs
+    """Scores a model, or the model in a folder, on pairs; see `antiphon.evaluation.evaluate`.
+
+    Args:
+        model: one that is loaded, or where it is.
+        data: pairs, a file of pairs, or a folder.
+        part: of a file or folder; None: of a folder test, or dev where there is no test; of a file all pairs, or what
+            was held out of it if the model has learnt from it.
+        metrics: see there.
+        search: see there.
+
+    Raises:
+        AntiphonError: as there; data that cannot be read.
+    """
     from antiphon.evaluation import evaluate as score
+    from antiphon.evaluation import pairs_for
     from antiphon.model import load
 
     chosen = load(model) if isinstance(model, (str, Path)) else model
-    return score(chosen, data if isinstance(data, list) else read_pairs(data), metrics, **search)
+    pairs = data if isinstance(data, list) else pairs_for(chosen, data, part, unseen=True)[1]
+    return score(chosen, pairs, metrics, **search)

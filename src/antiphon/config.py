@@ -440,7 +440,7 @@ def _in_the_users_words(error: ValidationError, where: str) -> UsageError:
     got = f" (got {_written(fault['input'])})"
     if fault["type"] == "value_error":  # knobs that do not go together; the sentence names them
         return UsageError(message, where=where, cure="change one of them")
-    cure = f"see antiphon {'predict' if place[0] == 'search' else 'train'} --help"
+    cure = f"see antiphon {'predict' if place[:1] == ['search'] else 'train'} --help"
     return UsageError(f"{key}: {message}{got}", where=where, cure=cure)
 
 

@@ -6,13 +6,16 @@ import difflib
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from antiphon import metrics as measure
 from antiphon.config import parse_config
+from antiphon.data.corpus import Part, read_part
 from antiphon.data.cutting import SPACE
+from antiphon.data.pairs import Pair
 from antiphon.data.tokenizer import UNK, Tokenizer
 from antiphon.errors import DataError, UsageError
 from antiphon.model import Model, Prediction
@@ -106,6 +109,25 @@ def evaluate(
         "sources": len(targets_of),
         "seconds": round(time.perf_counter() - started, 3),
     }
+
+
+def pairs_for(
+    model: Model, data: str | Path, part: Part | None = None, *, unseen: bool = False
+) -> tuple[str, list[Pair]]:
+    """DATA, or one part of it, as this model reads it: where it is, in words, and its pairs (`read_part`).
+
+    Args:
+        model: how many turns it reads, and what is held out, follows from its knobs.
+        data: a file or a folder.
+        part: train, dev, test; None: see `read_part`.
+        unseen: of a file that the model has learnt from, what was held out.
+
+    Raises:
+        DataError, UsageError: as `read_part`.
+    """
+    knobs = model.config.data
+    learnt = model.learnt_from if unseen else ()
+    return read_part(data, part, context=knobs.context, dev_pairs=knobs.dev_pairs, learnt=learnt)
 
 
 def _default(model: Model) -> list[str]:

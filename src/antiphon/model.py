@@ -15,13 +15,14 @@ import numpy as np
 
 from antiphon.config import Config, SearchConfig, parse_config
 from antiphon.data.batches import padded
+from antiphon.data.corpus import Learnt
 from antiphon.data.pairs import Pair
 from antiphon.data.placeholders import Placeholders, hidden
 from antiphon.data.tokenizer import BOS, EOS, UNK, Tokenizer
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.metrics import repeats
 from antiphon.runtime.bundled import resolved
-from antiphon.runtime.folder import AGAIN, GRAPHS, members, read_config, read_tokenizers
+from antiphon.runtime.folder import AGAIN, GRAPHS, LEARNT_FROM, members, read_config, read_tokenizers
 from antiphon.search import Engine, Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 
 _T = TypeVar("_T")
@@ -48,7 +49,7 @@ class Prediction:
     truncated: bool
     """Whether the source was too long and lost its beginning."""
     unknown: int = 0
-    """How many of the source's tokens are UNK: letters, or words, that training has not seen."""
+    """How many of the source's tokens are UNK: letters, or words, that its vocabulary lacks."""
     alternatives: list[Prediction] = field(default_factory=list)
     """The rest of the n-best, best first."""
 
@@ -90,8 +91,8 @@ class Model:
         self.config = config
         self.folder = folder
         self.threads = threads
-        self.learnt_from: object = None
-        """The fingerprint of its corpus (`antiphon.data.corpus.Corpus`), if it was loaded from a folder."""
+        self.learnt_from: list[Learnt] = []
+        """What it, or the models that answer together in it, have learnt from, where their folders say so."""
 
     @property
     def _tokenizers(self) -> tuple[Tokenizer, Tokenizer]:
@@ -376,7 +377,8 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
     model = together(
         [load_one(one, threads=threads) for each in zip(folders, facts, strict=True) for one in members(*each)]
     )
-    model.folder, model.learnt_from = folders[0], facts[0].get("fingerprint")  # whichever of its models answers
+    model.folder = folders[0]  # whichever of its models answers
+    model.learnt_from = [found for one in facts if (found := Learnt.of(one.get(LEARNT_FROM)))]
     return model
 
 

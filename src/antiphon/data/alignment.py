@@ -73,8 +73,7 @@ class Alignment:
             pairs: without BOS and EOS.
             source, target: sizes of the vocabularies (X, Y).
         """
-        cells = sum(size for x, y in pairs if (size := len(x) * (len(y) + 1)) <= CELLS)
-        groups = [_Group(x, y) for x, y, _ in _alike(pairs[:: -(-cells // LEARNT_CELLS) or 1])]
+        groups = [_Group(x, y) for x, y, _ in _alike(_few(pairs))]
         keys = np.unique(np.concatenate([np.empty(0, np.int64), *(g.seen(target) for g in groups)]))
         found = cls(keys, np.ones((2, len(keys))), np.full((2, source), float(target)), target)
         for _ in range(ROUNDS):
@@ -309,6 +308,17 @@ def _padded(rows: list[Row]) -> tuple[np.ndarray, np.ndarray]:
     for place, row in enumerate(rows):
         ids[place, : len(row)] = row
     return ids, np.arange(ids.shape[1]) < lengths[:, None]
+
+
+def _few(pairs: Sequence[tuple[Row, Row]]) -> Sequence[tuple[Row, Row]]:
+    """Pairs of at most `LEARNT_CELLS`, drawn: every second one might be the plural of the one before."""
+    cells = np.array([len(x) * (len(y) + 1) for x, y in pairs], np.int64)
+    cells[cells > CELLS] = 0  # not aligned
+    if cells.sum() <= LEARNT_CELLS:
+        return pairs
+    drawn = np.random.default_rng(1).permutation(len(pairs))
+    few = drawn[cells[drawn].cumsum() <= LEARNT_CELLS]
+    return [pairs[place] for place in np.sort(few)]
 
 
 def _alike(pairs: Sequence[tuple[Row, Row]]) -> Iterator[tuple[list[Row], list[Row], list[int]]]:

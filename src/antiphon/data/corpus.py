@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -78,8 +78,32 @@ class Corpus:
     card: Card | None
     fingerprint: str
     """sha256 over the digests of the files' spans, in hexadecimal: equal when the data are."""
+    train_fingerprint: str = ""
+    """The same of the train part alone, with what is held out of it."""
     skipped: dict[str, int] = field(default_factory=dict)
     """What the readers left out: reason and number."""
+
+    def learnt(self, dev_pairs: int) -> Learnt:
+        """What a model that learns from this has learnt from."""
+        return Learnt(self.train_fingerprint, dev_pairs if isinstance(self.dev, list) else 0)
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """What a model has learnt from."""
+
+    fingerprint: str
+    """Of the train part (`Corpus.train_fingerprint`)."""
+    held_out: int
+    """Most pairs that were held out of it; 0: none was, since there was a dev part."""
+
+    @classmethod
+    def of(cls, tree: object) -> Learnt | None:
+        """From a run's facts; None where they do not say."""
+        match tree:
+            case {"fingerprint": str(fingerprint), "held_out": int(held_out)}:
+                return cls(fingerprint, held_out)
+        return None
 
 
 def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000) -> Corpus:
@@ -106,7 +130,7 @@ def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000) ->
 
 
 def read_part(
-    data: str | Path, part: Part | None = None, *, context: int = 0, dev_pairs: int = 1000, learnt: object = None
+    data: str | Path, part: Part | None = None, *, context: int, dev_pairs: int, learnt: Sequence[Learnt] = ()
 ) -> tuple[str, list[Pair]]:
     """One part of DATA: where it is, in words, and its pairs in the order of the files.
 
@@ -114,17 +138,17 @@ def read_part(
 
     Args:
         data: as `read_corpus` takes it; a folder needs the files of that part alone.
-        part: None: of a folder test, where there is one, else dev; of a file all pairs, or dev if a model has learnt
-            from it.
+        part: None: of a folder test, where there is one, else dev; of a file all pairs, or dev if it was held out of
+            it when a model learnt from it.
         context: of dialogues.
         dev_pairs: how many are held out.
-        learnt: the fingerprint of what a model has learnt from.
+        learnt: what models have learnt from.
 
     Raises:
         DataError: as `read_corpus`.
         UsageError: the test part of a file.
     """
-    folder = Path(data)
+    folder, place = Path(data), str(data)
     if folder.is_dir():
         part = part or ("test" if (folder / "test.tsv").is_file() else "dev")
         path = folder / f"{part}.tsv"
@@ -132,15 +156,19 @@ def read_part(
             return str(path), read_pairs(path)
     elif part == "test":
         raise UsageError("a file has no test part", where="--split", cure="leave it out, or say dev: what is held out")
-    elif part is None:
+    else:
         whole = read_corpus(data, context=context, dev_pairs=0)
-        if whole.fingerprint != learnt:
-            return str(data), list(whole.train)
-        part = "dev"
+        held = [one.held_out for one in learnt if one.fingerprint == whole.train_fingerprint]
+        if held and not min(held):
+            place = f"{data}, all of which was learnt"
+        elif held and part is None:
+            part, dev_pairs = "dev", min(held)
+        if part is None:
+            return place, list(whole.train)
     corpus = read_corpus(data, context=context, dev_pairs=dev_pairs)
     if part == "train":
-        return f"what training learns of {data}", list(corpus.train)
-    return f"what training holds out of {data}", list(corpus.dev)
+        return f"what training learns of {place}", list(corpus.train)
+    return f"what training holds out of {place}", list(corpus.dev)
 
 
 def group_of(key: str) -> int:
@@ -153,7 +181,7 @@ def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int,
     found: dict[str, Pairs] = {}
     skipped: Counter[str] = Counter()
     groups: dict[int, int] = {}
-    digest = hashlib.sha256()
+    digest, of_train = hashlib.sha256(), hashlib.sha256()
     for name, path in parts.items():
         spans = spans_of(path, context=context)
         count = 0
@@ -163,6 +191,8 @@ def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int,
             count += seen.pairs
             skipped.update(seen.skipped)
             digest.update(seen.digest)
+            if name == "train":
+                of_train.update(seen.digest)
             if wanted:
                 groups = _lowest([groups, seen.groups], wanted)
         if not count:
@@ -175,7 +205,8 @@ def _corpus(parts: Mapping[str, str | Path], card: Card | None, *, context: int,
         train = Pairs(train.spans, held, len(train) - len(dev))
     else:
         dev = found.get("dev", Pairs())
-    return Corpus(train, dev, found.get("test", Pairs()), card, digest.hexdigest(), dict(skipped))
+    prints = digest.hexdigest(), of_train.hexdigest()
+    return Corpus(train, dev, found.get("test", Pairs()), card, *prints, dict(skipped))
 
 
 class _Seen(NamedTuple):

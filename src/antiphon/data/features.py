@@ -24,8 +24,9 @@ def without(text: str) -> str:
     """The text without its features: the words that they are asked of; features alone stay."""
     if ";" not in text and "." not in text:
         return text
-    words = " ".join(part for part in text.split() if not BUNDLE.fullmatch(part) and not _ALONE.fullmatch(part))
-    return words or text
+    words = [part for part in text.split() if not BUNDLE.fullmatch(part)]
+    fewer = [part for part in words if not _ALONE.fullmatch(part)]
+    return " ".join(fewer or words) or text
 
 
 def arranged(text: str, features: Features) -> str:

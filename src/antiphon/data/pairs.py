@@ -227,20 +227,23 @@ def write_whole(path: Path, pieces: Iterable[str]) -> int:
     Raises:
         SaveError: the disk is full or refuses.
     """
-    part = path if path.exists() and not path.is_file() else path.with_name(f"{path.name}.part")  # a pipe stays one
+    # What is there under another name stays there; a pipe, and standard output, are written to as they are.
+    place = Path(os.path.realpath(path))
+    straight = path.parts[:2] in (("/", "dev"), ("/", "proc")) or (os.path.exists(place) and not os.path.isfile(place))
+    part = path if straight else place.with_name(f"{place.name}.part")
     count = 0
     try:
         with part.open("w", encoding="utf-8", newline="") as file:
             for piece in pieces:
                 file.write(piece)
                 count += 1
-        if part != path:
-            part.replace(path)
+        if not straight:
+            part.replace(place)
     except OSError as error:
         cure = "check path, space and rights"
         raise SaveError(f"cannot be written ({error.strerror})", where=str(path), cure=cure) from None
     finally:
-        if part != path:
+        if not straight:
             with suppress(OSError):
                 part.unlink(missing_ok=True)
     return count

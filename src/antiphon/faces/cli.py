@@ -337,7 +337,7 @@ def predict(
         most = loaded.max_source - 1
         note(f"{cut:,} of {answered:,} sources had more than {most:,} tokens: of those the last {most:,} were read")
     if strange:
-        note(f"{strange:,} of {answered:,} sources have tokens that training has not seen: they were read as <unk>")
+        note(f"{strange:,} of {answered:,} sources have tokens that the vocabulary lacks: they were read as <unk>")
 
 
 @app.command(sort_key=4)
@@ -691,13 +691,10 @@ def _load(folder: str) -> Model:
 
 
 def _part(data: str, part: Part | None, model: Model, *, unseen: bool = False) -> list[Pair]:
-    """The pairs of DATA, or of one part of it, as this model reads them, and a word on which; ``unseen``: of the file
-    it has learnt from what was held out. Raises DataError, UsageError."""
-    from antiphon.data.corpus import read_part
+    """The pairs of `evaluation.pairs_for`, and a word on which they are. Raises DataError, UsageError."""
+    from antiphon.evaluation import pairs_for
 
-    knobs = model.config.data
-    learnt = model.learnt_from if unseen else None
-    place, pairs = read_part(data, part, context=knobs.context, dev_pairs=knobs.dev_pairs, learnt=learnt)
+    place, pairs = pairs_for(model, data, part, unseen=unseen)
     if place != data:
         note(f"on {place}")
     return pairs

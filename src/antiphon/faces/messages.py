@@ -178,7 +178,7 @@ class PredictionRecord(_Form):
     truncated: bool
     """Whether the text was too long and lost its beginning."""
     unknown: int
-    """How many of its tokens are letters, or words, that training has not seen."""
+    """How many of its tokens are letters, or words, that the vocabulary lacks."""
     alternatives: list[Alternative]
     source_tokens: list[str] | None = None
     tokens: list[str] | None = None

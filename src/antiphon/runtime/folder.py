@@ -60,6 +60,8 @@ LONGEST_LINE = 1 << 24
 """Bytes beyond which a line of a .jsonl file is none of ours."""
 _OWN = re.compile(rf"(?:source\.|target\.)?{TOKENIZER}|{IDS}/\w[\w.-]*(?:/\w[\w.-]*)?", re.ASCII)
 """Names that `digests` gives."""
+LEARNT_FROM = "learnt_from"
+"""The entry of facts for what was learnt from (`antiphon.data.corpus.Learnt`)."""
 AGAIN = "copy the folder again or train again"
 
 

@@ -112,6 +112,7 @@ def write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: C
     facts = {
         "preset": preset,
         "fingerprint": corpus.fingerprint,
+        files.LEARNT_FROM: dataclasses.asdict(corpus.learnt(prepared.config.data.dev_pairs)),
         "train_pairs": len(corpus.train),
         "dev_pairs": len(prepared.dev_pairs),
         "source_vocabulary": prepared.source_tokenizer.size,
