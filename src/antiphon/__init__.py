@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from antiphon.errors import (
     AntiphonError,
@@ -24,6 +24,7 @@ from antiphon.errors import (
 from antiphon.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from antiphon.data.corpus import Part
     from antiphon.data.pairs import Pair, read_pairs
     from antiphon.model import Model, Prediction, load
     from antiphon.training.progress import Observer
@@ -108,7 +109,7 @@ def evaluate(
     model: Model | str | Path,
     data: str | Path | list[Pair],
     *,
-    part: Literal["train", "dev", "test"] | None = None,
+    part: Part | None = None,
     metrics: tuple[str, ...] | None = None,
     **search: Any,
 ) -> dict[str, Any]:

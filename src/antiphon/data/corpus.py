@@ -156,15 +156,15 @@ def read_part(
             return str(path), read_pairs(path)
     elif part == "test":
         raise UsageError("a file has no test part", where="--split", cure="leave it out, or say dev: what is held out")
-    else:
-        whole = read_corpus(data, context=context, dev_pairs=0)
-        held = [one.held_out for one in learnt if one.fingerprint == whole.train_fingerprint]
+    elif learnt:
+        now = read_corpus(data, context=context, dev_pairs=0).train_fingerprint
+        held = [one.held_out for one in learnt if one.fingerprint == now]
         if held and not min(held):
             place = f"{data}, all of which was learnt"
         elif held and part is None:
             part, dev_pairs = "dev", min(held)
-        if part is None:
-            return place, list(whole.train)
+    if part is None:
+        return place, read_pairs(data, context=context)
     corpus = read_corpus(data, context=context, dev_pairs=dev_pairs)
     if part == "train":
         return f"what training learns of {place}", list(corpus.train)
