@@ -216,3 +216,6 @@ def test_the_letters_of_a_feature_that_is_not_known_take_no_placeholder():
     assert stand.letters == "ž"
     assert stand.hide("Q;Žž;N žab", SOURCE) == f"Q;Žž;N {SIGNS[0]}ab"
     assert stand.hide("žab;z", TARGET) == f"{SIGNS[0]}ab;z"
+    alone = Placeholders.of("V.XYZ Xab", both)
+    assert alone.letters == "X"
+    assert alone.hide("V.XYZ Xab", SOURCE) == f"V.XYZ {SIGNS[0]}ab"

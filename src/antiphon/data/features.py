@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Sequence
 
 from antiphon.config import Features
 
@@ -20,13 +21,22 @@ _ALONE = re.compile(r"[A-Z]+(?:\.[A-Z0-9]+)+")
 """One feature without others: ``V.MSDR``, a verbal noun."""
 
 
+def words(parts: Sequence[str]) -> list[bool]:
+    """Of each part of a text whether it is one of the words that features are asked of.
+
+    A feature alone counts as one only beside words, and a text of features only is all words.
+    """
+    outside = [not BUNDLE.fullmatch(part) for part in parts]
+    fewer = [out and not _ALONE.fullmatch(part) for part, out in zip(parts, outside, strict=True)]
+    return next((marks for marks in (fewer, outside) if any(marks)), [True] * len(parts))
+
+
 def without(text: str) -> str:
-    """The text without its features: the words that they are asked of; features alone stay."""
+    """The text without its features: the words that they are asked of."""
     if ";" not in text and "." not in text:
         return text
-    words = [part for part in text.split() if not BUNDLE.fullmatch(part)]
-    fewer = [part for part in words if not _ALONE.fullmatch(part)]
-    return " ".join(fewer or words) or text
+    parts = text.split()
+    return " ".join(itertools.compress(parts, words(parts)))
 
 
 def arranged(text: str, features: Features) -> str:

@@ -13,7 +13,7 @@ import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 
-from antiphon.data.features import BUNDLE, without
+from antiphon.data.features import without, words
 from antiphon.data.pairs import Pair
 from antiphon.data.tokenizer import UNK, Tokenizer
 
@@ -35,8 +35,8 @@ class Placeholders(NamedTuple):
         signs = known_signs(tokenizers)
         if not signs:
             return cls()
-        words = without(source) if tokenizers[0].kind == "tagged" else source  # features are not carried over
-        return cls(signs, "".join(tokenizers[0].unknown(words)[: len(signs)]))
+        spelt = without(source) if tokenizers[0].kind == "tagged" else source  # features are not carried over
+        return cls(signs, "".join(tokenizers[0].unknown(spelt)[: len(signs)]))
 
     def hide(self, text: str, tokenizer: Tokenizer) -> str:
         """A source or its target, as its tokenizer is to see it."""
@@ -44,8 +44,8 @@ class Placeholders(NamedTuple):
             return text
         table = str.maketrans(dict(zip(self.letters, self.signs, strict=False)))
         parts = tokenizer.normalise(text).split(" ")
-        tagged = tokenizer.kind == "tagged"
-        return " ".join(part if tagged and BUNDLE.fullmatch(part) else part.translate(table) for part in parts)
+        spelt = words(parts) if tokenizer.kind == "tagged" else [True] * len(parts)
+        return " ".join(part.translate(table) if own else part for part, own in zip(parts, spelt, strict=True))
 
     def show(self, text: str) -> str:
         """An answer, as a user is to see it; what stands for nothing is left out."""

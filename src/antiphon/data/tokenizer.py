@@ -24,7 +24,6 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,9 +38,9 @@ from antiphon.data import cutting
 from antiphon.data.alignment import Alignment
 from antiphon.data.cutting import CUTS, SPACED, SURROGATE, WRITE, cut_subwords
 from antiphon.data.features import arranged
-from antiphon.data.pairs import TURN
+from antiphon.data.pairs import TURN, write_whole
 from antiphon.data.vocabulary import LONGEST_PIECE, census, learn_bpe, learn_unigram
-from antiphon.errors import DataError, FolderError, SaveError, UsageError
+from antiphon.errors import DataError, FolderError, UsageError
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 TURN_ID = 4
@@ -362,13 +361,7 @@ class Tokenizer:
         Raises:
             SaveError: the disk is full or refuses.
         """
-        path = Path(path)
-        fresh = path.with_name(f"{path.name}.part")
-        try:
-            fresh.write_text(self.to_json(), encoding="utf-8")
-            os.replace(fresh, path)
-        except OSError as error:
-            raise SaveError(f"cannot write the tokenizer ({error.strerror or error})", where=str(path)) from None
+        write_whole(Path(path), [self.to_json()])
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
