@@ -21,6 +21,7 @@ from antiphon.data.corpus import Learnt, read_corpus
 from antiphon.data.pairs import Pair, write_pairs
 from antiphon.data.tokenizer import NEXT, Tokenizer
 from antiphon.errors import FolderError, UsageError
+from antiphon.streams import Entry, Streams, read
 from antiphon.training.progress import Warned
 
 SOURCE, TARGET = 4, 3
@@ -328,6 +329,18 @@ def test_a_monotonic_model_answers_without_its_marks(run):
     np.testing.assert_array_equal(made.attention, found.attention)
     assert made.score == pytest.approx(model.score([("abcab", "01201")])[0])
     assert model.score([("abcab", "01201")])[0] == pytest.approx(found.score, abs=1e-3)
+
+
+def test_a_monotonic_model_is_cut_at_the_length_that_is_seen(run):
+    model = antiphon.load(run / "run")
+    for longest in (1, 3, 5, 6):
+        streams, ids = Streams(model, model.settings({"beam": 1})), []
+        for texts in read(model, [Entry(1, "abcab", max_length=longest)]):
+            streams.join(texts)
+        while len(streams):
+            ids += [token.id for token in streams.step() if token.id is not None]
+        alone = model.predict("abcab", beam=1, max_length=longest).text
+        assert model.target_tokenizer.decode(ids) == alone
 
 
 def test_a_run_folder_says_what_was_learnt_and_held_out(run, tmp_path):

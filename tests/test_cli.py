@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +21,9 @@ from antiphon.data.corpus import Learnt, read_corpus
 from antiphon.errors import FolderError, MissingExtraError, UsageError
 from antiphon.faces.cli import main
 from antiphon.faces.knobs import spelled_alike
-from antiphon.training.progress import Sample, Validated
+from antiphon.runtime.bundled import bundled
+from antiphon.runtime.folder import append_line
+from antiphon.training.progress import Sample, Validated, as_record
 from antiphon.version import VERSION
 from fake_model import FakeModel
 
@@ -554,6 +557,32 @@ def test_the_module_runs_and_speaks_utf8_whatever_the_locale(environment: dict[s
     assert done.stdout == b""
     assert done.stderr.count(b"\n") == 1
     assert "no/ä".encode() in done.stderr
+
+
+@pytest.mark.parametrize(("stream", "answer"), [(0, b""), (1, b""), (2, b"2020-05-01\n")])
+def test_a_stream_that_is_closed_is_an_empty_one(environment: dict[str, str], stream: int, answer: bytes):
+    words = ["1. Mai 2020"] if stream else []
+    command = [sys.executable, "-m", "antiphon", "predict", "dates", *words]
+    shell = ["sh", "-c", f'exec "$@" {stream}{"<" if stream == 0 else ">"}&-', "sh", *command]
+    done = subprocess.run(shell, capture_output=True, env=environment, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, answer, b"")
+
+
+def test_a_text_longer_than_a_path_may_be_is_a_text(capsys: pytest.CaptureFixture[str]):
+    assert main(["predict", "dates", "1. Mai 2020 " * 30, "1. Mai 2020 / " * 400]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_run_that_may_only_be_read_is_inspected(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(bundled()["dates"], tmp_path / "run")
+    (tmp_path / "run" / "log.jsonl").write_text("")
+    assert main(["inspect", str(tmp_path / "run")]) == 0
+    assert capsys.readouterr().err == "", "nothing was drawn"
+    append_line(tmp_path / "run" / "log.jsonl", as_record(Validated(1, 0.1, 1.0, "loss", 1.0, True, 0, [])))
+    (tmp_path / "run" / "curve.png").mkdir()  # stands for a medium that refuses
+    assert main(["inspect", str(tmp_path / "run")]) == 0
+    assert "warning: no picture" in capsys.readouterr().err
+    assert main(["inspect", str(tmp_path / "run"), "--png", str(tmp_path / "run" / "curve.png")]) == 2
 
 
 def test_a_reader_that_has_enough_ends_it_quietly(environment: dict[str, str]):

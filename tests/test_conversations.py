@@ -161,6 +161,14 @@ def test_the_command(store, address, tmp_path, capsys):
     assert run("export", "--out", str(tmp_path / "talks.dialogue"))[0] == 0
     lines = (tmp_path / "talks.dialogue").read_text().splitlines()
     assert lines == ["hello\tHELLO\tand\x1b you?\tfine", "x\tX"]
+    again = [turn("again-0123456789", "hi", answer="no"), turn("again-0123456789", "hi", answer="yes")]
+    store.add(
+        [*again, turn("again-0123456789", "oh", thumb=-1), turn("again-0123456789", "so"), turn("worst", thumb=-1)]
+    )
+    assert run("export", "--out", str(tmp_path / "talks.dialogue"))[0] == 0
+    lines = (tmp_path / "talks.dialogue").read_text().splitlines()
+    assert lines[2:] == ["hi\tyes\toh", "so\tSO"], "what nobody should learn is left out"
+    assert run("delete", "again-0123456789", "worst")[0] == 0
     assert run("delete", "talk-0123456789abc")[2] == "1 deleted\n"
     assert run("delete", "--older-than", "1")[2] == "0 deleted\n"
     for words in (["show"], ["show", "none"], ["delete"], ["delete", "none"], ["delete", "x", "--older-than", "1"]):
@@ -170,11 +178,28 @@ def test_the_command(store, address, tmp_path, capsys):
     assert len(store.list()) == 1
 
 
+def test_a_store_that_may_only_be_read_is_read(tmp_path, monkeypatch):
+    path = tmp_path / "kept #1.db"
+    kept = Conversations(path)
+    kept.add([turn("talk")])
+    kept.close()
+    monkeypatch.setattr("antiphon.conversations.os.access", lambda *_: False)
+    store = Conversations(path, create=False)
+    assert [one.said for one in store.every_turn()] == ["hello"]
+    with pytest.raises(SaveError):
+        store.delete(["talk"])
+    store.close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept #1.db"]
+
+
 def test_addresses_that_cannot_be(tmp_path):
     with pytest.raises(DataError, match="no such store"):
         Conversations(tmp_path / "none.db", create=False)
     with pytest.raises(UsageError, match="no store on mysql"):
         Conversations("mysql://localhost/x")
+    for address in ("", ":memory:", "sqlite://"):
+        with pytest.raises(UsageError, match="in memory"):
+            Conversations(address)
     with pytest.raises(UsageError, match="no database URL"):
         Conversations("://")
     (tmp_path / "text.db").write_text("this is no database, and it is long enough to be read as a header\n" * 20)

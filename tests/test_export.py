@@ -228,6 +228,17 @@ def test_a_quantised_export_says_what_it_costs(run, tmp_path, monkeypatch):
     assert not (tmp_path / "refused").exists()
 
 
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
+def test_an_export_that_is_interrupted_leaves_nothing(run, tmp_path, monkeypatch, fault):
+    def interrupted(*_):
+        raise fault
+
+    monkeypatch.setattr(folder_of_export, "compare", interrupted)
+    with pytest.raises(fault):
+        export(run, tmp_path / "half")
+    assert not (tmp_path / "half").exists()
+
+
 def test_exporting_overwrites_nothing_and_leaves_nothing_half_done(run, exported, tmp_path):
     with pytest.raises(FolderError, match="exists already"):
         export(run, exported)

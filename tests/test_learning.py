@@ -10,7 +10,7 @@ import pytest
 import antiphon
 from antiphon.conversations import Conversations, Turn
 from antiphon.data.pairs import Pair
-from antiphon.errors import DataError, FolderError
+from antiphon.errors import DataError, FolderError, SaveError
 from antiphon.faces.cli import main
 from antiphon.learning import learn, lessons, split, verdict
 from antiphon.training.tuning import Look
@@ -115,6 +115,19 @@ def test_what_people_corrected_is_learnt_and_the_rest_is_kept(run, tmp_path):
     assert len(antiphon.read_pairs(tmp_path / "new" / "learnt.tsv")) == 10
     with pytest.raises(FolderError, match="exists already"):
         learn(run, store, tmp_path / "new")
+    store.close()
+
+
+def test_what_cannot_be_written_is_not_there(run, tmp_path, monkeypatch):
+    store = corrected(tmp_path / "kept.db", "h")
+
+    def full(*_):
+        raise SaveError("no space left")
+
+    monkeypatch.setattr("antiphon.learning.files.write_text", full)
+    with pytest.raises(SaveError):
+        learn(run, store, tmp_path / "new", minutes=0.25)
+    assert not (tmp_path / "new").exists()
     store.close()
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import antiphon
 from antiphon.config import Config, parse_config
 from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import DataError, FolderError, MissingExtraError, UsageError
@@ -182,6 +183,23 @@ def test_wrong_knobs_are_told(search, message):
 def test_what_is_no_text_is_told():
     with pytest.raises(UsageError, match="a source must be text, not int"):
         MODELS["bpe"].predict([1])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match="a source must be text, not NoneType"):
+        MODELS["bpe"].predict(None)  # type: ignore[arg-type]
+    for pairs in ([("a", None)], ("a", "b"), [("a", "b", "c")], [1], 1):
+        with pytest.raises(UsageError, match="a pair must be two texts"):
+            MODELS["bpe"].score(pairs)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="0 threads"):
+        load("dates", threads=0)
+    with pytest.raises(FolderError, match="no such folder"):
+        load("x" * 300)
+
+
+def test_what_can_be_gone_through_but_once_is_answered_too():
+    model = MODELS["bpe"]
+    assert [one.text for one in model.predict(iter(["a", "b"]))] == [one.text for one in model.predict(["a", "b"])]
+    assert model.score(iter([("a", "b")])) == model.score([("a", "b")])
+    figures = [antiphon.evaluate(model, pairs, metrics=["loss"]) for pairs in ([("a", "b")], iter([("a", "b")]))]
+    assert figures[0]["loss"] == figures[1]["loss"] == antiphon.evaluate(model, [("a", "b")], metrics="loss")["loss"]
 
 
 # --- folders ------------------------------------------------------------------------------------------------------

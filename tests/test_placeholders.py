@@ -107,7 +107,7 @@ def test_letters_never_seen_come_through(text):
     found = evaluate(model, [(text, text)], metrics=["perplexity", "accuracy"])
     assert (found["accuracy"], found["unknown_share"], found["perplexity_per_word"]) == (100, 0, 1)
     streams = Streams(model, model.settings({}))
-    for texts in read(model, model.settings({}), [Entry(1, text)]):
+    for texts in read(model, [Entry(1, text)]):
         streams.join(texts)
     ids = []
     while len(streams):

@@ -6,6 +6,7 @@ import asyncio
 import json
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -110,6 +111,9 @@ def test_a_model_that_ranks_its_draws_draws_once_here_unless_asked(dates):
         _, told, _ = server.chat(DATE, temperature=2.0, seed=5, mmi=0.7)
         assert told["choices"][0]["message"]["content"] == model.predict(DATE, temperature=2.0, seed=5).text
 
+        _, told, _ = server.chat(DATE, temperature=0.1, n=8, mmi=0.7)
+        assert [choice["index"] for choice in told["choices"]] == list(range(8)), "as many as were asked for"
+
 
 def test_a_temperature_of_zero_is_greedy_and_most_tokens_are_kept_to(server):
     _, told, _ = server.chat(DATE, temperature=0, max_tokens=4)
@@ -203,6 +207,23 @@ def test_earlier_turns_are_read_where_the_model_was_trained_with_them():
     assert told["antiphon"]["source"] == "two <turn> three"
 
 
+def test_of_a_long_conversation_only_what_is_read_is_looked_at(server):
+    talk = [{"role": role, "content": "x" * 5000} for _ in range(100) for role in ("user", "assistant")]
+    status, told, _ = server.ask(
+        "POST", "/v1/chat/completions", {"messages": [*talk, {"role": "user", "content": DATE}]}
+    )
+    assert (status, told["antiphon"]["source"]) == (200, DATE)
+
+
+def test_what_openai_lets_be_null_may_be_null(server):
+    fields = {"n": None, "stream": None, "stop": None, "max_tokens": None, "temperature": None, "top_p": 0}
+    call = {"role": "assistant", "content": None, "tool_calls": []}
+    messages = [call, {"role": "tool", "content": "42"}, {"role": "user", "content": DATE}]
+    status, told, _ = server.ask("POST", "/v1/chat/completions", {"messages": messages, **fields})
+    assert status == 200
+    assert [choice["message"]["content"] for choice in told["choices"]] == ["1979-05-03"]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
@@ -269,6 +290,31 @@ def test_requests_that_meet_are_decoded_together():
     rows = model.engine.rows
     assert max(rows) >= 8
     assert len(rows) < 24 * 11 / 2
+
+
+def test_a_large_request_is_answered_in_parts_and_others_between_them(dates):
+    texts = [f"{day} de mayo de 1979" for day in range(1, 25)]
+    drawn = {"sample": True, "seed": 3, "temperature": 2.0}
+    with running({"dates": slow(0.02)}, sizes=Sizes(rows=8)) as server, ThreadPoolExecutor(2) as pool:
+        large = pool.submit(server.ask, "POST", "/predict", {"texts": texts, "beam": 2})
+        time.sleep(0.1)
+        assert server.chat(DATE, beam=3)[1]["choices"][0]["message"]["content"] == "1979-05-03"
+        assert not large.done()
+        found = [record["text"] for record in large.result()[1]["predictions"]]
+        assert found == [one.text for one in dates.predict(texts, beam=2)]
+        found = server.ask("POST", "/predict", {"texts": texts, **drawn})[1]["predictions"]
+        assert [record["text"] for record in found] == [one.text for one in dates.predict(texts, **drawn)]
+
+
+def test_a_large_request_that_is_given_up_ends_with_its_part():
+    model = slow(0.02)
+    texts = [f"{day} de mayo de 1979" for day in range(1, 25)]
+    with running({"dates": model}, limits=Limits(seconds=0.3), sizes=Sizes(rows=4)) as server:
+        assert server.ask("POST", "/predict", {"texts": texts, "beam": 2})[0] == 408
+        time.sleep(0.5)
+        steps = len(model.engine.rows)
+        time.sleep(0.5)
+        assert len(model.engine.rows) == steps < 12 * 11
 
 
 def test_a_full_queue_says_when_to_come_again():
@@ -340,6 +386,17 @@ def test_a_fault_in_decoding_is_told_to_those_it_concerns_and_the_server_lives()
         assert server.chat("abc", beam=3)[0] == 400
         assert server.chat(DATE)[1]["choices"][0]["message"]["content"] == "1979-05-03"
         assert server.ask("GET", "/healthz")[1]["decoding"] == 0
+
+
+def test_a_store_that_fails_is_told_alike_whole_and_streamed(dates, tmp_path):
+    with running({"dates": dates}, str(tmp_path / "kept.db")) as server:
+        with sqlite3.connect(tmp_path / "kept.db") as database:
+            database.execute("DROP TABLE turns")
+        status, told, _ = server.chat(DATE)
+        assert (status, told["error"]["code"]) == (503, 503)
+        streamed = server.events(DATE)[-1]
+        assert streamed["error"] == told["error"]
+        assert str(tmp_path) not in json.dumps(streamed)
 
 
 def test_the_command_serves_and_ends(tmp_path: Path):

@@ -39,7 +39,7 @@ def test_whoever_is_beside_it_an_answer_is_the_same(asked, sample, no_repeat):
         now = [number for number, begin in waiting.items() if begin <= step]
         if now:
             entries = [Entry(number, asked[number][0], asked[number][2], 14) for number in now]
-            for texts in read(model, model.settings(knobs), entries):
+            for texts in read(model, entries):
                 streams.join(texts)
             for number in now:
                 del waiting[number]
@@ -55,7 +55,7 @@ def test_whoever_is_beside_it_an_answer_is_the_same(asked, sample, no_repeat):
 def test_who_leaves_is_gone_and_the_others_go_on():
     model = dates()
     streams = Streams(model, model.settings({"sample": True, "temperature": 3.0}))
-    [texts] = read(model, model.settings({}), [Entry(7, DATES[0], 1), Entry(8, DATES[1], 2), Entry(9, DATES[2], 3)])
+    [texts] = read(model, [Entry(7, DATES[0], 1), Entry(8, DATES[1], 2), Entry(9, DATES[2], 3)])
     streams.join(texts)
     streams.step()
     streams.leave([8, 100])

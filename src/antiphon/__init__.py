@@ -24,6 +24,8 @@ from antiphon.errors import (
 from antiphon.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from antiphon.data.corpus import Part
     from antiphon.data.pairs import Pair, read_pairs
     from antiphon.model import Model, Prediction, load
@@ -107,10 +109,10 @@ def train(
 
 def evaluate(
     model: Model | str | Path,
-    data: str | Path | list[Pair],
+    data: str | Path | Iterable[Pair],
     *,
     part: Part | None = None,
-    metrics: tuple[str, ...] | None = None,
+    metrics: Sequence[str] | None = None,
     **search: Any,
 ) -> dict[str, Any]:
     """Scores a model, or the model in a folder, on pairs; see `antiphon.evaluation.evaluate`.
@@ -131,5 +133,5 @@ def evaluate(
     from antiphon.model import load
 
     chosen = load(model) if isinstance(model, (str, Path)) else model
-    pairs = data if isinstance(data, list) else pairs_for(chosen, data, part, unseen=True)[1]
+    pairs = pairs_for(chosen, data, part, unseen=True)[1] if isinstance(data, (str, Path)) else list(data)
     return score(chosen, pairs, metrics, **search)

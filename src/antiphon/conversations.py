@@ -7,9 +7,11 @@ its place. Everything is text; nothing is executed, and no id can be guessed.
 from __future__ import annotations
 
 import json
+import os
 import queue
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
@@ -109,7 +111,8 @@ class Conversations:
 
     Args:
         address: a file (made if it is not there) or a database URL: ``postgresql://user@host/name``.
-        create: whether a file that is not there is made; else that is a mistake.
+        create: whether a file that is not there is made; else that is a mistake, and one that may not be written is
+            read.
 
     Raises:
         DataError: it cannot be opened, or is no such store.
@@ -120,20 +123,26 @@ class Conversations:
     def __init__(self, address: str | Path, *, create: bool = True) -> None:
         self._where = str(address)
         url = _url(self._where)
-        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
-            path = Path(str(url.database))
-            if not create and not path.is_file():
-                raise DataError("no such store of conversations", where=self._where, cure="antiphon serve makes one")
-            with _told(self._where):
-                path.parent.mkdir(parents=True, exist_ok=True)
         self.address = url.render_as_string(hide_password=True)
         """Where it is, fit to be shown: without a password."""
+        durable = url.get_backend_name() == "sqlite"
+        if durable:
+            path = Path(str(url.database))
+            with _told(self._where):
+                if not create and not path.is_file():
+                    raise DataError(
+                        "no such store of conversations", where=self._where, cure="antiphon serve makes one"
+                    )
+                path.parent.mkdir(parents=True, exist_ok=True)
+                durable = create or (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+                if not durable:
+                    url = _read_only(path)
         with _told(self._where):
             try:
                 self._engine = sql.create_engine(url, pool_pre_ping=url.get_backend_name() != "sqlite")
             except ModuleNotFoundError:
                 raise MissingExtraError(f"a store on {url.get_backend_name()}", "postgresql") from None
-            if self._engine.dialect.name == "sqlite":
+            if durable:
                 event.listen(self._engine, "connect", _make_sqlite_durable)
             _tables.create_all(self._engine)
             with self._engine.connect() as connection:
@@ -309,16 +318,24 @@ def as_json(turn: Turn) -> str:
 
 
 def _url(address: str) -> sql.URL:
-    if "://" not in address:
-        return sql.URL.create("sqlite", database=address)
     try:
-        url = sql.make_url(address)
+        url = sql.make_url(address) if "://" in address else sql.URL.create("sqlite", database=address)
     except ArgumentError:
         raise UsageError("no database URL", where="--store", cure="postgresql://user@host/name, or a file") from None
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise UsageError("a store in memory would be forgotten", where="--store", cure="give a file")
     if url.get_backend_name() not in ("sqlite", "postgresql"):
         cure = "give a file, or postgresql://user@host/name"
         raise UsageError(f"no store on {url.get_backend_name()}", where="--store", cure=cure)
     return url.set(drivername="postgresql+psycopg") if url.drivername == "postgresql" else url
+
+
+def _read_only(path: Path) -> sql.URL:
+    """A file of SQLite's on a medium, or in a folder, where nothing may be written, not even its lock."""
+    log = path.with_name(f"{path.name}-wal")
+    still = {} if log.is_file() and log.stat().st_size else {"immutable": "1"}  # else what is in the log was not seen
+    place = urllib.parse.quote(str(path.resolve()))
+    return sql.URL.create("sqlite", database=f"file:{place}", query={"mode": "ro", **still, "uri": "true"})
 
 
 def _make_sqlite_durable(connection: Any, _record: Any) -> None:
@@ -347,7 +364,8 @@ def _told(where: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, OSError) as error:
         shown = _url(where).render_as_string(hide_password=True) if "://" in where else where
-        cure = "check the address and that the database is up"
+        in_file = _url(where).get_backend_name() == "sqlite"
+        cure = "check the path and your rights there, or name another --store" if in_file else "check that it is up"
         raise DataError(
             f"the store of conversations cannot be read ({_reason(error)})", where=shown, cure=cure
         ) from None

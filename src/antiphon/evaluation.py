@@ -136,6 +136,7 @@ def _default(model: Model) -> list[str]:
 
 
 def _known(metrics: Sequence[str]) -> list[str]:
+    metrics = [metrics] if isinstance(metrics, str) else metrics
     if not metrics:
         raise UsageError(
             "no metric is named", where="--metrics", cure=f"leave it out, or name some: {', '.join(METRICS)}"

@@ -180,9 +180,11 @@ def learn(
             card = source / files.CARD
             written = card.read_text(encoding="utf-8") if card.is_file() else f"# {target.resolve().name}\n"
             files.write_text(target / files.CARD, f"{written.rstrip()}\n\n{_sentence(report)}\n")
-        except OSError as error:
+        except BaseException as error:
             shutil.rmtree(target, ignore_errors=True)
-            raise FolderError(f"cannot be made ({error})", where=str(target), cure="choose another --out") from None
+            if isinstance(error, OSError):
+                raise FolderError(f"cannot be made ({error})", where=str(target), cure="choose another --out") from None
+            raise
     return report
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from antiphon.runtime.folder import AGAIN, GRAPHS, LEARNT_FROM, members, read_co
 from antiphon.search import Engine, Ensemble, Hypothesis, beam, greedy, rerank, sample, stream_greedy, stream_sample
 
 _T = TypeVar("_T")
+_NO_PAIR = "a pair must be two texts", "give a list of (source, target)"
 END = "</s>"
 """How EOS reads where tokens are shown."""
 
@@ -39,7 +40,8 @@ class Prediction:
 
     text: str
     score: float
-    """log P in nats over the length penalty; nearer to 0 is better. With ``mmi``: what answers were ranked by."""
+    """log P in nats over the length penalty; nearer to 0 is better. With ``mmi``: what answers were ranked by;
+    more is better."""
     tokens: list[str]
     """(T,) the last is ``</s>`` if the answer ended by itself."""
     source_tokens: list[str]
@@ -121,11 +123,20 @@ class Model:
         With a seed, a sampled answer depends on the seed and on the place in the list, not on the other texts.
 
         Raises:
-            UsageError: an unknown search knob, or a value that cannot be.
+            UsageError: an unknown search knob, a value that cannot be, or something that is no text.
         """
         if isinstance(texts, str):
             return self.predict([texts], **search)[0]
-        config = self.settings(search)
+        return self.answers(_list(texts, "a source must be text", "give str or a list of str"), self.settings(search))
+
+    def answers(self, texts: Sequence[str], config: SearchConfig, *, first: int = 0) -> list[Prediction]:
+        """As `predict`, with settings that were made before.
+
+        Args:
+            texts: to be answered.
+            config: as `settings` gives it.
+            first: the place of the first text, where a long list is answered in parts.
+        """
         sources = self._sources(texts)
         nbest = config.nbest
         wanted = nbest
@@ -139,9 +150,9 @@ class Model:
 
         def answered(rows: np.ndarray) -> list[tuple[int, Prediction]]:
             src, src_len = self._padded([sources[row] for row in rows])
-            limits = self.limits(src_len, config)
+            limits = self.limits(src_len, config.max_length)
             if config.sample:
-                found = sample(self.engine, src, src_len, config, limits, numbers=rows.tolist())
+                found = sample(self.engine, src, src_len, config, limits, numbers=(first + rows).tolist())
             elif config.beam == 1:
                 found = greedy(self.engine, src, src_len, config, limits)
             else:
@@ -156,8 +167,8 @@ class Model:
                     told = _fluent_first(told, config)
                 if nbest > 1 and not config.sample:  # a draw may be drawn twice
                     told = _distinct(told)
-                first, *others = (self._prediction(sources[row], one, text) for text, one in told[:nbest])
-                answers.append((row, replace(first, alternatives=others)))
+                best, *others = (self._prediction(sources[row], one, text) for text, one in told[:nbest])
+                answers.append((row, replace(best, alternatives=others)))
             return answers
 
         rows = max(1, _LOGITS // (width * self.engine.vocabulary))
@@ -176,8 +187,9 @@ class Model:
         """
         config = self.settings({**search, "nbest": 1})
         src, src_len = self.read([text])
+        limits = self.limits(src_len, config.max_length)
         stream = stream_sample if config.sample else stream_greedy
-        return _pieces(self.spoken(text), stream(self.engine, src, src_len, config, self.limits(src_len, config)))
+        return _pieces(self.spoken(text), stream(self.engine, src, src_len, config, limits))
 
     def spoken(self, text: str) -> Spoken:
         """The answer to a text, still without a token."""
@@ -197,6 +209,10 @@ class Model:
         A source too long loses its beginning, as in `predict`; a target is scored whole. What a target holds that
         its tokenizer does not know is scored as UNK: see `evaluation.evaluate` for what that hides.
         """
+        pairs = _list(pairs, *_NO_PAIR)
+        for pair in pairs:
+            if not isinstance(pair, (tuple, list)) or [type(side) for side in pair] != [str, str]:
+                raise UsageError(f"{_NO_PAIR[0]}, not {type(pair).__name__}", cure=_NO_PAIR[1])
         sources = self._sources([source for source, _ in pairs])
         targets = self._targets([target for _, target in pairs], sources)
         nats = np.zeros(len(pairs))
@@ -281,11 +297,16 @@ class Model:
         rows = [[*source.ids[::step], EOS] for source in sources]
         return padded(rows), np.array([len(row) for row in rows], dtype=np.int64)
 
-    def limits(self, src_len: np.ndarray, config: SearchConfig) -> np.ndarray:
-        """(N,) most tokens, EOS counted, of the answers to sources src_len (N,)."""
-        if config.max_length is not None:
+    def limits(self, src_len: np.ndarray, max_length: int | None) -> np.ndarray:
+        """(N,) most tokens, EOS counted, of the answers to sources src_len (N,).
+
+        Args:
+            src_len: tokens of each source, EOS counted.
+            max_length: what is allowed of tokens that are seen; None: what the model's data has.
+        """
+        if max_length is not None:
             marks = src_len if self.target_tokenizer.alignment else 0  # they are not seen, one for each source token
-            return np.full(len(src_len), config.max_length, dtype=np.int64) + marks
+            return np.full(len(src_len), max_length, dtype=np.int64) + marks
         return np.maximum(self.max_target, 3 * src_len)
 
     def _prediction(self, source: _Source, hypothesis: Hypothesis, text: str) -> Prediction:
@@ -353,6 +374,14 @@ class Spoken:
         return piece
 
 
+def _list(things: Iterable[_T], rule: str, cure: str) -> list[_T]:
+    """Also of what can be gone through but once. Raises UsageError."""
+    try:
+        return list(things)
+    except TypeError:
+        raise UsageError(f"{rule}, not {type(things).__name__}", cure=cure) from None
+
+
 def load(folder: str | Path, *others: str | Path, threads: int | None = None) -> Model:
     """The model in an exported folder or a run folder, or a bundled one; of several, in one folder or in many, their
     ensemble, or of one folder the one that they have taught.
@@ -370,8 +399,10 @@ def load(folder: str | Path, *others: str | Path, threads: int | None = None) ->
     Raises:
         FolderError: it does not exist, is no model folder, is damaged, or was made by a newer Antiphon.
         MissingExtraError: it is a run folder, not exported, and PyTorch is not installed.
-        UsageError: the tokenizers of the models differ.
+        UsageError: the tokenizers of the models differ, or fewer than one thread.
     """
+    if threads is not None and threads < 1:
+        raise UsageError(f"{threads} threads", where="threads", cure="give 1 or more")
     folders = [resolved(named) for named in (folder, *others)]
     facts = [read_config(one)[1] for one in folders]
     model = together(

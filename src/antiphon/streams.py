@@ -55,16 +55,15 @@ class Read(NamedTuple):
     state: Any
 
 
-def read(model: Model, settings: SearchConfig, entries: Sequence[Entry]) -> list[Read]:
+def read(model: Model, entries: Sequence[Entry]) -> list[Read]:
     """Read texts, those of like length together; may be done in another thread than the answering.
 
     Raises:
         UsageError: a text is none.
     """
     src, src_len = model.read([entry.text for entry in entries])
-    limits = model.limits(src_len, settings.model_copy(update={"max_length": None}))
-    own = np.array([entry.max_length or 0 for entry in entries], dtype=np.int64)
-    limits = np.where(own > 0, own, limits)
+    each = zip(src_len, entries, strict=True)
+    limits = np.concatenate([model.limits(np.array([length]), entry.max_length) for length, entry in each])
     order = np.argsort(src_len, kind="stable")
     found = []
     for start in range(0, len(order), READ):

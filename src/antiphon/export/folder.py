@@ -66,7 +66,7 @@ def export(run: str | Path, out: str | Path, *, quantise: Literal["int8"] | None
     try:
         for number, place in enumerate(places, start=1):
             found.append(_export_one(place, files.member(target, number), quantise))
-    except Exception:
+    except BaseException:  # also Ctrl-C: what was not compared is no model
         if found:
             shutil.rmtree(target, ignore_errors=True)
         raise
@@ -111,12 +111,12 @@ def _export_one(source: Path, target: Path, quantise: Literal["int8"] | None) ->
                 where=str(target),
                 cure="export without --quantize" if quantised else "this is a fault of Antiphon; please report it",
             )
-    except Exception:
+        card = source / files.CARD
+        written = card.read_text(encoding="utf-8") if card.is_file() else f"# {target.resolve().name}\n"
+        files.write_text(target / files.CARD, f"{written.rstrip()}\n\n{_sentence(quantise, losses, same)}\n")
+    except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
-    card = source / files.CARD
-    written = card.read_text(encoding="utf-8") if card.is_file() else f"# {target.resolve().name}\n"
-    files.write_text(target / files.CARD, f"{written.rstrip()}\n\n{_sentence(quantise, losses, same)}\n")
     size = sum((target / files.GRAPHS / name).stat().st_size for name in graphs)
     return Exported(target, size, difference, losses, same)
 

@@ -2,8 +2,9 @@
 
 One decodes streams, greedy and drawn answers, a token each a step: a request joins those under way, once a second
 thread has read it, and leaves when it is done or its client has gone. The third does what must be done whole, beams,
-n-best lists and scores: it takes all that waits and is alike, and calls the model once. A request that finds nobody
-else is begun at once. The queues are bounded: who finds one full is told so, rather than kept waiting.
+n-best lists and scores: it takes all that waits and is alike, and calls the model once; of a large request it takes a
+part, and the rest waits behind the others. A request that finds nobody else is begun at once. The queues are bounded:
+who finds one full is told so, rather than kept waiting.
 """
 
 from __future__ import annotations
@@ -15,16 +16,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from antiphon.config import SearchConfig
 from antiphon.model import Spoken
 from antiphon.streams import Entry, Read, Streams, read
 
 if TYPE_CHECKING:
-    from antiphon.model import Model, Prediction
+    from antiphon.model import Model
 
 WAIT = 0.03
 """Longest, in seconds, that a request waits for others, twice (to be read, to join), when many are under way."""
@@ -69,7 +69,7 @@ class Answer:
     source_tokens: int = 0
     """With the end mark."""
     tokens: int = 0
-    """Decoder steps taken so far: the end mark counts."""
+    """Taken so far: the end mark counts, marks of an alignment do not."""
     finished: bool = False
     """Whether it ended by itself."""
 
@@ -146,37 +146,29 @@ class Batcher:
         """`Model.predict` on a list; await its ``result``. Raises Busy."""
         # Draws depend on the seed and on the place in the list: no company where a seed was given.
         alone = settings.sample and settings.seed is not None
-        knobs = settings.model_dump()
 
-        def run(groups: list[list[Any]]) -> list[list[Any]]:
-            found = self.model.predict([text for group in groups for text in group], **knobs)
-            return _parted(found, groups)
+        def run(texts: list[Any], first: int) -> list[Any]:
+            return self.model.answers(texts, settings, first=first)
 
-        rows = len(texts) * (settings.nbest if settings.sample else settings.beam)
-        return self._whole.put(list(texts), None if alone else settings, rows, run)
+        width = settings.nbest if settings.sample else settings.beam
+        return self._whole.put(list(texts), None if alone else settings, width, run)
 
     def score(self, pairs: Sequence[tuple[str, str]]) -> _Work:
         """`Model.score_tokens` as a list of (nats, tokens); await its ``result``. Raises Busy."""
 
-        def run(groups: list[list[Any]]) -> list[list[Any]]:
-            nats, tokens = self.model.score_tokens([pair for group in groups for pair in group])
-            return _parted(list(zip(nats.tolist(), tokens.tolist(), strict=True)), groups)
+        def run(pairs: list[Any], _first: int) -> list[Any]:
+            nats, tokens = self.model.score_tokens(pairs)
+            return list(zip(nats.tolist(), tokens.tolist(), strict=True))
 
-        return self._whole.put(list(pairs), "score", len(pairs), run)
+        return self._whole.put(list(pairs), "score", 1, run)
 
     def attention(self, source: str, target: str) -> _Work:
         """`Model.attention` of one pair, as a list of one; await its ``result``. Raises Busy."""
 
-        def run(groups: list[list[Any]]) -> list[list[Prediction]]:
-            return [[self.model.attention(*pair) for pair in group] for group in groups]
+        def run(pairs: list[Any], _first: int) -> list[Any]:
+            return [self.model.attention(*pair) for pair in pairs]
 
         return self._whole.put([(source, target)], "attention", 1, run)
-
-
-def _parted(found: list[Any], groups: list[list[Any]]) -> list[list[Any]]:
-    """One list for each group, as long as it."""
-    ends = np.cumsum([len(group) for group in groups]).tolist()
-    return [found[end - len(group) : end] for end, group in zip(ends, groups, strict=True)]
 
 
 class _Worker:
@@ -301,7 +293,7 @@ class _StreamWorker(_Worker):
             entries[self._number] = answer
             asked.append(Entry(self._number, answer.text, answer.settings.seed, answer.settings.max_length))
         try:
-            found = read(self._model, settings, asked)
+            found = read(self._model, asked)
         except Exception as error:  # a fault of one model or text must not end the thread
             told += [(answer, error) for answer in answers]
             return []
@@ -384,7 +376,7 @@ class _StreamWorker(_Worker):
         for token in tokens:
             going = self._going[token.number]
             answer, spoken, ids = going.answer, going.spoken, going.ids
-            answer.tokens += 1
+            answer.tokens += token.id is None or token.id != self._model.target_tokenizer.next_id
             if token.id is not None:
                 if answer.live:
                     going.held += spoken.add(token.id)
@@ -444,20 +436,29 @@ class _Work:
     items: list[Any]
     key: Any
     """Work of one key is done together; None: alone."""
-    rows: int
-    run: Callable[[list[list[Any]]], list[list[Any]]]
+    width: int
+    """Rows of an item."""
+    run: Callable[[list[Any], int], list[Any]]
+    """Of items, the first of which is the n-th of its work: what is found for each."""
     result: asyncio.Future[list[Any]]
     loop: asyncio.AbstractEventLoop
     cancelled: bool = False
+    found: list[Any] = field(default_factory=list)
+    """For the first of the items."""
+
+    def next(self, rows: int) -> list[Any]:
+        """The items to be done next: as many as these rows hold."""
+        return self.items[len(self.found) : len(self.found) + rows // self.width]
 
     def cancel(self) -> None:
-        """Nobody waits for it any more: it is not begun, if it was not yet. To be called in the event loop."""
+        """Nobody waits for it any more: what is not begun yet never is. To be called in the event loop."""
         self.cancelled = True
         self.result.cancel()
 
 
 class _WholeWorker(_Worker):
-    """Takes the first that waits, and all others like it that fit."""
+    """Takes the first that waits, and all others like it that fit. What is too large for once is done in parts, and
+    others have their turn between them; who has gone, or a server that ends, waits for a part at most."""
 
     def __init__(self, model: Model, sizes: Sizes, observe: Callable[[str, int], None]) -> None:
         self._queue: deque[_Work] = deque()
@@ -468,9 +469,9 @@ class _WholeWorker(_Worker):
     def waiting(self) -> int:
         return len(self._queue)
 
-    def put(self, items: list[Any], key: Any, rows: int, run: Callable[[list[list[Any]]], list[list[Any]]]) -> _Work:
+    def put(self, items: list[Any], key: Any, width: int, run: Callable[[list[Any], int], list[Any]]) -> _Work:
         loop = asyncio.get_running_loop()
-        work = _Work(items, key, rows, run, loop.create_future(), loop)
+        work = _Work(items, key, width, run, loop.create_future(), loop)
         with self._condition:
             if self._closed or len(self._queue) >= self._sizes.queue:
                 raise Busy
@@ -491,45 +492,60 @@ class _WholeWorker(_Worker):
             with self._condition:
                 group = self._group()
             company = len(group) > 1
-            live = [work for work in group if not work.cancelled]
-            if not live:
-                continue
-            self.decoding = sum(len(work.items) for work in live)
-            self._observe("whole", self.decoding)
-            try:
-                found = live[0].run([work.items for work in live])
-            except Exception as error:
-                _settle(live, error)
-            else:
-                _settle(live, found)
-            self.decoding = 0
+            if group:
+                self._do(group)
         for work in self._queue:
-            _settle([work], Gone())
+            _settle(work, Gone())
 
-    def _group(self) -> list[_Work]:
-        """The first that waits and those like it, up to the rows decoded together; the others stay in their order."""
-        first = self._queue.popleft()
-        group, rows, rest = [first], first.rows, deque()
+    def _do(self, group: list[tuple[_Work, list[Any]]]) -> None:
+        first = group[0][0]
+        items = [item for _, part in group for item in part]
+        self.decoding = len(items)
+        self._observe("whole", len(items))
+        try:
+            found = iter(first.run(items, len(first.found)))
+        except Exception as error:
+            for work, _ in group:
+                _settle(work, error)
+        else:
+            left = []
+            for work, part in group:
+                work.found += islice(found, len(part))
+                if len(work.found) == len(work.items):
+                    _settle(work, work.found)
+                else:
+                    left.append(work)
+            with self._condition:
+                self._queue.extend(left)
+        self.decoding = 0
+
+    def _group(self) -> list[tuple[_Work, list[Any]]]:
+        """The first that waits and those like it, up to the rows decoded together, each with the part of it that is
+        done now; the others stay in their order."""
+        self._queue = deque(work for work in self._queue if not work.cancelled)
+        group: list[tuple[_Work, list[Any]]] = []
+        rows, rest = 0, deque[_Work]()
         while self._queue:
             work = self._queue.popleft()
-            alike = first.key is not None and work.key == first.key
-            if alike and rows + work.rows <= 4 * self._sizes.rows:
-                group.append(work)
-                rows += work.rows
+            part = work.next(max(self._sizes.rows, work.width))
+            more = len(part) * work.width
+            alike = not group or (work.key is not None and work.key == group[0][0].key)
+            if alike and (not group or rows + more <= 4 * self._sizes.rows):
+                group.append((work, part))
+                rows += more
             else:
                 rest.append(work)
-        self._queue.extend(rest)
+        self._queue = rest
         return group
 
 
-def _settle(works: list[_Work], found: list[list[Any]] | Exception) -> None:
+def _settle(work: _Work, found: list[Any] | Exception) -> None:
     def deliver() -> None:
-        for place, work in enumerate(works):
-            if work.result.done():
-                continue
-            if isinstance(found, Exception):
-                work.result.set_exception(found)
-            else:
-                work.result.set_result(found[place])
+        if work.result.done():
+            return
+        if isinstance(found, Exception):
+            work.result.set_exception(found)
+        else:
+            work.result.set_result(found)
 
-    in_loop(works[0].loop, deliver)
+    in_loop(work.loop, deliver)

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from antiphon.config import parse_config
 from antiphon.data.corpus import Part
-from antiphon.errors import AntiphonError, DataError, MissingExtraError, UsageError
+from antiphon.errors import AntiphonError, DataError, MissingExtraError, SaveError, UsageError
 from antiphon.faces.knobs import (
     BareSearchFlags,
     DataFlags,
@@ -33,7 +33,7 @@ from antiphon.faces.knobs import (
 )
 from antiphon.faces.record import as_record
 from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table, write_lines
-from antiphon.runtime.folder import CONFIG
+from antiphon.runtime.bundled import is_model
 from antiphon.version import VERSION
 
 if TYPE_CHECKING:
@@ -288,13 +288,13 @@ def predict(
     attention_png
         Draw it for the first source, as a PNG file.
     json
-        One JSON object a line: source, text, score (log-probability over the length penalty), truncated, unknown,
-        alternatives.
+        One JSON object a line: source, text, score (log-probability over the length penalty; with --mmi what answers
+        are ranked by), truncated, unknown, alternatives.
     """
     overrides = _search_overrides(search)
     if text and input is not None:
         raise UsageError("both TEXT and --input", where="antiphon predict", cure="give one of them")
-    members = [model, *takewhile(_is_model, text)]
+    members = [model, *takewhile(is_model, text)]
     text = text[len(members) - 1 :]
     sources = iter(text) if text else _lines(input)
     loaded = _load(",".join(members))
@@ -514,7 +514,9 @@ def conversations(
     """
     from antiphon.faces import keeping
 
-    for line in keeping.act(action, id, store=store, out=out, limit=limit, older_than=older_than, as_json=json):
+    for line in keeping.act(
+        action, id, store=store or CONVERSATIONS, out=out, limit=limit, older_than=older_than, as_json=json
+    ):
         _print(line, raw=True)
 
 
@@ -561,7 +563,7 @@ def learn(
             f"answered as corrected {look.learnt:.0%}{held}"
         )
 
-    kept = Conversations(store, create=False)
+    kept = Conversations(store or CONVERSATIONS, create=False)
     report = teach(run, kept, out, name=model, minutes=minutes, seed=seed, observer=told)
     if json:
         _print(_json_text(asdict(report)), raw=True)
@@ -648,7 +650,13 @@ def inspect(
     if facts["kind"] == "run":
         _print("")
         inspection.show_curve(path, stdout())
-        note(f"the curve as a picture: {inspection.save_curve(path, png)}")
+        try:
+            if drawn := inspection.save_curve(path, png):
+                note(f"the curve as a picture: {drawn}")
+        except SaveError as error:
+            if png is not None:
+                raise
+            note(f"warning: no picture of the curve: {error}")  # a run that may only be read
 
 
 # What the commands share.
@@ -680,14 +688,10 @@ def _search_overrides(flags: Any) -> dict[str, Any]:
     return overrides
 
 
-def _is_model(word: str) -> bool:
-    return (Path(word) / CONFIG).is_file()
-
-
 def _load(folder: str) -> Model:
     from antiphon.model import load
 
-    return load(*([folder] if Path(folder).exists() else folder.split(",")))
+    return load(*([folder] if os.path.exists(folder) else folder.split(",")))
 
 
 def _part(data: str, part: Part | None, model: Model, *, unseen: bool = False) -> list[Pair]:

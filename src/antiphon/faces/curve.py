@@ -52,8 +52,8 @@ def read_curve(log: Sequence[Mapping[str, Any]]) -> Curve:
     return Curve(_points(train), _points(dev), metric, _points(scores), best)
 
 
-def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write the curve as a PNG; does nothing while there is no point to draw.
+def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> bool:
+    """Write the curve as a PNG; does nothing, and says so, while there is no point to draw.
 
     Args:
         log: records of ``log.jsonl`` in order.
@@ -65,7 +65,7 @@ def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
     """
     curve = read_curve(log)
     if not curve.train and not curve.dev:
-        return
+        return False
     figure = new_figure(7.0, 3.8)
     axes = figure.subplots()
     if curve.train:
@@ -95,6 +95,7 @@ def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> None:
         right.spines[["top", "left"]].set_visible(False)
     figure.legend(lines, [str(line.get_label()) for line in lines], frameon=False, loc="outside upper center", ncols=3)
     save_figure(figure, path)
+    return True
 
 
 def print_curve(log: Sequence[Mapping[str, Any]], console: Console, *, height: int = 12) -> None:

@@ -16,7 +16,7 @@ from antiphon.errors import FolderError
 from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
 from antiphon.runtime import folder as files
-from antiphon.runtime.bundled import resolved
+from antiphon.runtime.bundled import is_model, resolved
 from antiphon.training.progress import read_log
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _HEADER_MOST = 64 << 20
 def kind_of(path: str) -> str:
     """``"data"``, ``"run"`` (a folder with a log) or ``"model"``."""
     folder = resolved(path)
-    if not (folder / files.CONFIG).is_file():
+    if not is_model(folder):
         return "data"
     return "run" if (folder / files.LOG).is_file() else "model"
 
@@ -240,11 +240,11 @@ def show_curve(path: str | Path, console: Console) -> None:
     print_curve(read_log(Path(path) / files.LOG), console)
 
 
-def save_curve(path: str | Path, png: Path | None = None) -> Path:
-    """Write the curve of a run folder as a PNG, by default ``curve.png`` in it; see `draw_curve` for what it raises."""
+def save_curve(path: str | Path, png: Path | None = None) -> Path | None:
+    """Write the curve of a run folder as a PNG, by default ``curve.png`` in it; None while there is no point to draw.
+    See `draw_curve` for what it raises."""
     target = png or Path(path) / "curve.png"
-    draw_curve(read_log(Path(path) / files.LOG), target)
-    return target
+    return target if draw_curve(read_log(Path(path) / files.LOG), target) else None
 
 
 def changed_knobs(config: Config) -> dict[str, Any]:

@@ -98,11 +98,26 @@ def _export(kept: Conversations, ids: Sequence[str], out: Path | None) -> Iterat
 
 
 def _dialogues(turns: Sequence[Turn]) -> list[str]:
-    """A conversation a line, turns parted by TAB; where a better answer is known, it is the answer."""
-    talks: dict[str, list[str]] = {}
+    """A conversation a line, turns parted by TAB; where a better answer is known, it is the answer.
+
+    Of several answers to one thing said, the last; with one that was disliked a line ends, for nobody is to learn it.
+    """
+    talks: dict[str, list[Turn]] = {}
     for turn in turns:
-        talks.setdefault(turn.conversation, []).extend((one_line(turn.said), one_line(turn.better or turn.answer)))
-    return ["\t".join(talk) for talk in talks.values()]
+        talk = talks.setdefault(turn.conversation, [])
+        if talk and (talk[-1].said, talk[-1].source) == (turn.said, turn.source):
+            talk.pop()  # it was asked to answer again
+        talk.append(turn)
+    lines: list[list[str]] = []
+    for talk in talks.values():
+        lines.append([])
+        for turn in talk:
+            lines[-1].append(one_line(turn.said))
+            if turn.thumb < 0 and not turn.better:
+                lines.append([])
+            else:
+                lines[-1].append(one_line(turn.better or turn.answer))
+    return ["\t".join(line) for line in lines if len(line) > 1]
 
 
 def _delete(kept: Conversations, ids: Sequence[str], older_than: float | None) -> None:

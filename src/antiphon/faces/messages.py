@@ -28,8 +28,8 @@ class SearchForm(_Form):
     """Below 1: nearer to the likeliest; above: bolder. 0: not drawn at all."""
     top_k: Annotated[int, Field(ge=1, le=256)] | None = None
     """Draw among this many likeliest tokens."""
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Draw among the fewest tokens that hold this much probability."""
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Draw among the fewest tokens that hold this much probability. 0: not drawn at all."""
     seed: Seed | None = None
     """Same seed, same draws."""
     no_repeat_ngram: Annotated[int, Field(ge=0, le=64)] | None = None
@@ -54,9 +54,10 @@ class ContentPart(_Form):
 class Message(_Form):
     """A turn of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    """What a system or developer says is passed over: these models take no instructions."""
-    content: str | list[ContentPart]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    """What a system or developer says, or a tool, is passed over: these models take no instructions."""
+    content: str | list[ContentPart] | None = None
+    """null, as where tools are called: passed over."""
 
 
 class StreamOptions(_Form):
@@ -70,11 +71,12 @@ class ChatForm(SearchForm):
 
     model: str = ""
     """One of ``/v1/models``; empty: the first."""
-    messages: Annotated[list[Message], Field(min_length=1, max_length=1000)]
-    """The last must be a user's."""
-    n: Annotated[int, Field(ge=1)] = 1
-    """Answers."""
-    stream: bool = False
+    messages: Annotated[list[Message], Field(min_length=1)]
+    """The last must be a user's. Of a long conversation the model reads the last turns, and the others are not looked
+    at."""
+    n: Annotated[int, Field(ge=1)] | None = None
+    """Answers; one, if not given. Where fewer different ones are found, some come again."""
+    stream: bool | None = None
     """Server-sent events, a piece each. Greedy or drawn; a ``beam`` that is asked for comes in one piece."""
     stream_options: StreamOptions | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
@@ -174,7 +176,8 @@ class PredictionRecord(_Form):
     source: str
     text: str
     score: float
-    """Log-probability in nats over the length penalty; nearer to 0 is better."""
+    """Log-probability in nats over the length penalty; nearer to 0 is better. With ``mmi``: what answers are ranked
+    by; more is better."""
     truncated: bool
     """Whether the text was too long and lost its beginning."""
     unknown: int

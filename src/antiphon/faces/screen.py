@@ -6,6 +6,7 @@ Results go to standard output, everything said to the user to standard error.
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -69,7 +70,10 @@ def note(text: str) -> None:
 
 def speak_utf8() -> None:
     """Make the three standard streams UTF-8, whatever the locale; bytes that are not become U+FFFD, and what is read
-    may begin with a byte-order mark."""
+    may begin with a byte-order mark. Of a closed one nothing is read, or to nowhere is written."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # its program was started without it
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, for as long as the process
     for stream, encoding in ((sys.stdin, "utf-8-sig"), (sys.stdout, "utf-8"), (sys.stderr, "utf-8")):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding=encoding, errors="replace")

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib import resources
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from antiphon.config import SearchConfig
 from antiphon.data.pairs import join_context
-from antiphon.errors import AntiphonError, DataError, MissingExtraError, SaveError
+from antiphon.errors import AntiphonError, DataError, FolderError, MissingExtraError, SaveError
 from antiphon.faces.record import as_record, looks
 from antiphon.faces.screen import shown
 from antiphon.version import VERSION
@@ -58,7 +59,7 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
         413: "too large a body",
         422: "a field that is missing or cannot be",
         429: "busy: come again after Retry-After seconds",
-        503: "the database that keeps conversations is down",
+        503: "the database that keeps conversations is down, or the server is being shut down",
     }.items()
 }
 KEEP_SECONDS = 30.0
@@ -173,22 +174,24 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
     async def chat_completions(form: forms.ChatForm, request: Request) -> Response:
         """Answer the last turn of a conversation, in OpenAI's format; with ``stream`` as server-sent events."""
         room = rooms.of(form.model)
-        said = _texts(form.messages)
+        context = room.model.config.data.context
+        said = _texts(form.messages)[-(context + 1) :]
         _check_texts(said, limits)
-        source = join_context(said, room.model.config.data.context)
+        source = join_context(said, context)
         settings, whole = _chat_settings(form, room.model, limits)
         turn = _Turns(keeper if form.store is not False else None, form.conversation, said[-1], source, room.name)
         asked = _Asked(request, limits.seconds)
         if whole:
             work = _begin(lambda: room.batcher.predict([source], settings))
             found = [_Choice(p.text, len(p.tokens), _ended(p)) for p in _every(await asked.whole(work))]
+            found = list(islice(cycle(found), form.n or 1))
             read = _source_tokens(room.model, source)
             meters.tokens.inc(sum(choice.tokens for choice in found))
             if not form.stream:
                 return _json(await _chat_answer(room.name, found, read, turn))
             events = _events(room.name, form, turn, found=found, read=read)
             return _Events(events, asked)
-        answers = _begin(lambda: room.batcher.stream(source, _draws(settings, form.n), live=form.stream))
+        answers = _begin(lambda: room.batcher.stream(source, _draws(settings, form.n or 1), live=bool(form.stream)))
         if form.stream:
             return _Events(_events(room.name, form, turn, answers=answers), asked.holding(answers))
         texts = await asked.texts(answers)
@@ -362,7 +365,7 @@ class _Asked:
                 raise Refusal(408, why, retry_after="5") from None
             if watcher.done():
                 raise Refusal(408, "the client has gone") from None
-            raise
+            raise Refusal(503, "the server is being shut down", retry_after="5") from None
         finally:
             clock.cancel()
             watcher.cancel()
@@ -397,9 +400,10 @@ class _Events(Response):
             async with self._asked.watching():
                 async for event in self._events:
                     await send({"type": "http.response.body", "body": event, "more_body": True})
-        except (Refusal, AntiphonError, Busy, Gone) as error:
-            fault = error if isinstance(error, Refusal) else Refusal(400, _message(error))
-            await send({"type": "http.response.body", "body": _data(fault.body().decode()), "more_body": True})
+        except (Refusal, AntiphonError) as error:
+            await send(
+                {"type": "http.response.body", "body": _data(_refusal(error).body().decode()), "more_body": True}
+            )
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -501,7 +505,8 @@ def _draws(settings: SearchConfig, n: int) -> list[SearchConfig]:
 
 def _chat_settings(form: forms.ChatForm, model: Model, limits: Limits) -> tuple[SearchConfig, bool]:
     """The search that is asked for, and whether it must be done whole, as a beam must. Raises Refusal, UsageError."""
-    if form.n > limits.answers:
+    n = form.n or 1
+    if n > limits.answers:
         raise Refusal(422, f"n may be {limits.answers} at most")
     knobs = _knobs(form, model, limits)
     mmi = knobs.setdefault("mmi", 0.0)  # several answers to each, and each read again: only for who asks for it
@@ -513,10 +518,10 @@ def _chat_settings(form: forms.ChatForm, model: Model, limits: Limits) -> tuple[
     knobs["max_length"] = min(length, limits.tokens)
     if sample and not mmi:
         return model.settings({**knobs, "nbest": 1}), False
-    beam = max(knobs.get("beam", usual.beam), form.n)
+    beam = max(knobs.get("beam", usual.beam), n)
     if beam == 1 and not mmi:
         return model.settings({**knobs, "beam": 1, "nbest": 1}), False
-    return model.settings({**knobs, "beam": min(beam, limits.answers), "nbest": form.n}), True
+    return model.settings({**knobs, "beam": min(beam, limits.answers), "nbest": n}), True
 
 
 def _predict_settings(form: forms.PredictForm, model: Model, limits: Limits) -> SearchConfig:
@@ -537,8 +542,8 @@ def _knobs(form: forms.SearchForm, model: Model, limits: Limits) -> dict[str, An
         raise Refusal(422, f"beam may be {limits.answers} at most")
     knobs = {name: value for name in forms.SEARCH if (value := getattr(form, name)) is not None}
     temperature = knobs.get("temperature")
-    if temperature == 0:  # OpenAI's way to say: always the likeliest
-        del knobs["temperature"]
+    if temperature == 0 or knobs.get("top_p") == 0:  # OpenAI's ways to say: always the likeliest
+        knobs = {name: value for name, value in knobs.items() if name not in ("temperature", "top_p")}
         knobs |= {"sample": False, "beam": knobs.get("beam", 1)}
     elif temperature is not None and form.beam is None:
         knobs.setdefault("sample", True)
@@ -547,12 +552,12 @@ def _knobs(form: forms.SearchForm, model: Model, limits: Limits) -> dict[str, An
 
 def _texts(messages: Sequence[forms.Message]) -> list[str]:
     """What was said, turn by turn, the last by a person. Raises Refusal."""
-    talk = [message for message in messages if message.role in ("user", "assistant")]
+    talk = [one for one in messages if one.role in ("user", "assistant") and one.content is not None]
     if not talk or talk[-1].role != "user":
         raise Refusal(422, "the last message must be a user's")
     texts = []
     for message in talk:
-        content = message.content
+        content = message.content or ""
         text = content if isinstance(content, str) else " ".join(part.text for part in content)
         texts.append(shown(text).strip())
     return texts
@@ -614,16 +619,24 @@ def _json(tree: Any) -> Response:
     return Response(_text(tree).encode("utf-8", "replace"), media_type="application/json")
 
 
-def _message(error: Exception) -> str:
-    return str(error) or type(error).__name__
+def _refusal(error: Refusal | AntiphonError) -> Refusal:
+    """What a client is told: of what is no fault of its own, no more than that, for it may name paths and addresses."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, (SaveError, DataError)):  # the database is down
+        return Refusal(503, "conversations cannot be kept just now", retry_after="5")
+    if isinstance(error, FolderError):
+        return Refusal(503, "the model cannot answer just now", retry_after="5")
+    return Refusal(400, str(error))
 
 
 def _answer_faults(app: FastAPI) -> None:
     """Every refusal in one form."""
 
     async def refusal(_request: Request, error: Exception) -> Response:
-        assert isinstance(error, Refusal)
-        return Response(error.body(), error.status, headers=error.headers, media_type="application/json")
+        assert isinstance(error, (Refusal, AntiphonError))
+        told = _refusal(error)
+        return Response(told.body(), told.status, headers=told.headers, media_type="application/json")
 
     async def http(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -637,16 +650,11 @@ def _answer_faults(app: FastAPI) -> None:
         # What was sent is not repeated: it may be what cannot be written.
         return await refusal(request, Refusal(422, f"{where}: {fault.get('msg', 'cannot be')}"))
 
-    async def mistake(request: Request, error: Exception) -> Response:
-        if isinstance(error, (SaveError, DataError)):  # the database is down: no fault of the client's
-            return await refusal(request, Refusal(503, "conversations cannot be kept just now", retry_after="5"))
-        return await refusal(request, Refusal(400, _message(error)))
-
     handlers: dict[type[Exception], Callable[[Request, Exception], Response | Awaitable[Response]]] = {
         Refusal: refusal,
         HTTPException: http,
         RequestValidationError: invalid,
-        AntiphonError: mistake,
+        AntiphonError: refusal,
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)

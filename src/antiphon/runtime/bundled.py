@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -20,10 +21,15 @@ def bundled() -> dict[str, Path]:
     return {path.parent.name: path.parent for path in sorted(home.glob(f"*/{CONFIG}"))}
 
 
+def is_model(folder: str | Path) -> bool:
+    """Whether a run or model folder is there; of any text, also one that no path can be."""
+    return os.path.isfile(Path(folder) / CONFIG)
+
+
 def resolved(name: str | Path) -> Path:
     """The folder that is meant: a model's that is there, or else the bundled model of this name."""
-    folder = Path(name).expanduser()
-    return folder if (folder / CONFIG).is_file() else bundled().get(str(name), folder)
+    folder = Path(os.path.expanduser(name))
+    return folder if is_model(folder) else bundled().get(str(name), folder)
 
 
 def bot() -> Path:

@@ -134,7 +134,7 @@ def read_config(folder: Path) -> tuple[Config, dict[str, Any]]:
     Raises:
         FolderError: no such folder, no config.json in it, damaged, absurdly large, or from a newer Antiphon.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # also of a text that no path can be
         raise _no_folder(folder)
     path = folder / CONFIG
     if not path.is_file():
@@ -202,7 +202,7 @@ def ids_of(config: Config, folder: Path) -> str:
 
 
 def _no_folder(folder: Path) -> FolderError:
-    if folder.exists():
+    if os.path.exists(folder):
         return FolderError("not a folder", where=str(folder), cure="give the folder that holds config.json")
     try:
         beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]

@@ -118,8 +118,10 @@ const model = () => state.models.find((one) => one.id === $("model").value);
 
 // The conversation.
 
+/** The turns that the model reads, and no more: a long conversation would be too large to be sent. */
 function messages() {
-  return state.turns.flatMap((turn) => [
+  const read = (model()?.antiphon.context ?? 0) + 1;
+  return state.turns.slice(-read).flatMap((turn) => [
     { role: "user", content: turn.said },
     ...(turn.answer === null ? [] : [{ role: "assistant", content: turn.answer }]),
   ]);
@@ -262,7 +264,7 @@ async function alternatives(turn) {
   return h("ol", { className: "others", "aria-label": "Alternatives" }, ...all.map((one) => scored(one)));
 }
 
-const scored = (one) => h("li", {}, one.text, h("span", { className: "score", title: "log-probability over the length penalty" }, one.score.toFixed(2)));
+const scored = (one) => h("li", {}, one.text, h("span", { className: "score", title: "log-probability over the length penalty; with mmi, what answers are ranked by" }, one.score.toFixed(2)));
 
 // Attention.
 
