@@ -55,6 +55,29 @@ def test_each_is_what_its_own_seed_makes_and_all_answer_together(home):
     assert load_one(home / "run").score(pairs) == antiphon.load(home / "alone1").score(pairs)
 
 
+def test_the_second_has_the_knobs_and_the_name_of_the_first(home, tmp_path):
+    preset = tmp_path / "mine.toml"
+    preset.write_text("[train]\nmax_updates = 10\n")
+    watcher, wanted = Watcher(), knobs(updates=0, train={"members": 2})
+    del wanted["train"]["max_updates"]
+    antiphon.train(home / "pairs.tsv", tmp_path / "run", preset=str(preset), knobs=wanted, observer=watcher)
+    assert [event.chosen for event in watcher.of(Started)] == ["", ""]
+    configs = [files.read_config(files.member(tmp_path / "run", number)) for number in (1, 2)]
+    assert [facts["preset"] for _, facts in configs] == [str(preset)] * 2
+    assert configs[0][0].of_one(2) == configs[1][0]
+
+
+def test_all_are_judged_by_what_each_was_judged_by(home, tmp_path):
+    """A dev part that is sorted: its first thousand pairs are of one kind."""
+    write_pairs(tmp_path / "train.tsv", 120)
+    lines = (tmp_path / "train.tsv").read_text().splitlines()
+    (tmp_path / "dev.tsv").write_text("".join(f"{line}\n" for line in [lines[0]] * 1200 + lines))
+    run = antiphon.train(tmp_path, tmp_path / "run", knobs=knobs(updates=5, train={"members": 2}))
+    dev = antiphon.read_pairs(tmp_path / "dev.tsv")
+    asked = [dev[place * len(dev) // 1000] for place in range(1000)]
+    assert run.best_dev == antiphon.evaluate(tmp_path / "run", asked, metrics=["loss"])["loss"]
+
+
 def test_a_run_tells_of_each_and_of_what_they_came_to(home):
     watcher = Watcher()
     run = trained(home, "told", watcher)

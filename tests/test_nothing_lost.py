@@ -285,6 +285,21 @@ def test_a_run_that_ended_before_its_first_save_is_begun_anew(home, tmp_path, mo
     assert same(home / "whole", out)
 
 
+def test_so_is_one_whose_ids_are_elsewhere_and_nobody_elses_are_touched(home, tmp_path, monkeypatch):
+    wanted = knobs(updates=10, data={"ids": str(tmp_path / "ids")})
+
+    def die(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(trainer, "write_config", die)
+    with pytest.raises(KeyboardInterrupt):
+        antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=wanted)
+    monkeypatch.undo()
+    with pytest.raises(FolderError, match="token ids already"):
+        antiphon.train(home / "pairs.tsv", tmp_path / "other", knobs=wanted)
+    assert antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=wanted).updates == 10
+
+
 def test_a_folder_with_anything_else_in_it_is_not_cleared(home, part):
     for name in (files.STATE, files.BEFORE):
         (part / name).unlink()

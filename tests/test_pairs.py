@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import re
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -78,6 +81,22 @@ def test_forms_in_three_columns(tmp_path: Path, order: tuple[int, int, int]) -> 
     ]
     assert read_pairs(path) == [Pair(*pair) for pair in told]
     assert read_corpus(path).skipped == {"empty source or target": 1}
+    for size in (1, 2):  # a stretch of lines that does not tell is read as the others are
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("antiphon.data.pairs.SPAN_LINES", size)
+            assert read_pairs(path) == [Pair(*pair) for pair in told]
+
+
+def test_a_pipe_is_refused_in_words(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+
+    def write_to_it() -> None:
+        with suppress(BrokenPipeError):
+            (tmp_path / "pipe").write_text("a\tb\n")
+
+    threading.Thread(target=write_to_it, daemon=True).start()
+    with pytest.raises(DataError, match=r"a pipe, .*write them to a file"):
+        read_pairs(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(

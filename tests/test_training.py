@@ -19,7 +19,7 @@ from antiphon.errors import DataError, FolderError, SaveError, UsageError
 from antiphon.evaluation import evaluate
 from antiphon.runtime import folder as files
 from antiphon.training.loss import sampler_for, samples
-from antiphon.training.progress import Progress, Started, Stopped, Validated
+from antiphon.training.progress import Progress, Started, Stopped, Validated, Warned
 from antiphon.training.schedule import learning_rate
 from antiphon.training.validation import better, dominating_answer
 from small_runs import SMALL, Watcher, knobs, write_pairs
@@ -217,10 +217,51 @@ def test_resume_with_other_data_another_knob_or_nothing_to_resume(pairs, tmp_pat
         antiphon.train(pairs, out, resume=True, knobs={"model": {"hidden": 99}})
     with pytest.raises(UsageError, match="--preset"):
         antiphon.train(pairs, out, resume=True, preset="chat")
+    for wrong, message in (
+        ({"train": {"minutes": 0}}, "train.minutes"),
+        ({"train": {"max_updates": "x"}}, "train.max_updates"),
+        ({"train": {"epochs": 10**400}}, "train.epochs"),
+        ({"trian": {"epochs": 1}}, "unknown knob trian"),
+        ({"model": {"hiden": 9}}, "did you mean model.hidden"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            antiphon.train(pairs, out, resume=True, knobs=wrong)
+    assert antiphon.train(pairs, out, resume=True, knobs={"train": {"betas": [0.9, 0.98]}}).updates == 10
     with pytest.raises(FolderError, match="nothing to resume"):
         antiphon.train(pairs, tmp_path / "none", resume=True)
     run = antiphon.train(pairs, out, resume=True, knobs={"train": {"max_updates": 14}})
     assert run.updates == 14
+
+
+def test_a_preset_file_that_was_changed_is_not_read_again_and_that_is_told(pairs, tmp_path):
+    preset, out, watcher = tmp_path / "mine.toml", tmp_path / "run", Watcher()
+    preset.write_text("[train]\nmax_updates = 10\n")
+    groups = {name: {key: v for key, v in values.items() if key != "max_updates"} for name, values in SMALL.items()}
+    antiphon.train(pairs, out, preset=str(preset), knobs=groups)
+    preset.write_text("[train]\nmax_updates = 20\n")
+    assert antiphon.train(pairs, out, preset=str(preset), resume=True, observer=watcher).updates == 10
+    [told] = [event.message for event in watcher.of(Warned) if "mine.toml" in event.message]
+    assert "train.max_updates = 20; the run goes on with 10" in told
+
+
+def test_a_budget_that_preparing_used_up_leaves_a_model_and_says_so(pairs, tmp_path):
+    watcher = Watcher()
+    run = antiphon.train(pairs, tmp_path / "run", observer=watcher, knobs=knobs(updates=5, train={"minutes": 1e-4}))
+    assert (run.updates, run.finished) == (0, True)
+    assert any("nothing was learnt: its 0.0001 minutes are over" in event.message for event in watcher.of(Warned))
+    assert isinstance(antiphon.load(tmp_path / "run").predict("a b").text, str)
+    two = knobs(updates=5, train={"minutes": 1e-4, "members": 2})
+    assert antiphon.train(pairs, tmp_path / "two", knobs=two).finished
+
+
+def test_held_out_pairs_none_of_which_fits_are_told_of_before_a_run_begins(tmp_path):
+    write_pairs(tmp_path / "train.tsv", 40)
+    (tmp_path / "dev.tsv").write_text(f"{'a ' * 30}\tb\n")
+    wanted = knobs(updates=5, data={"too_long": "drop"})
+    with pytest.raises(DataError, match=r"all 1 held-out pairs are longer .*too_long"):
+        antiphon.train(tmp_path, tmp_path / "run", knobs=wanted)
+    wanted["data"]["too_long"] = "truncate"
+    assert antiphon.train(tmp_path, tmp_path / "run", knobs=wanted).updates == 5
 
 
 def test_a_folder_that_exists_is_left_alone(pairs, tmp_path):
@@ -321,6 +362,7 @@ def test_a_bore_is_noticed_unless_it_is_right():
     references = [str(n) for n in range(30)]
     assert dominating_answer(["i don't know"] * 6 + references[6:], references) == ("i don't know", 0.2)
     assert dominating_answer(references, references) is None
+    assert dominating_answer(references, ["yes"] * 3 + references) is None, "a source that repeats is one source"
     assert dominating_answer(["yes"] * 30, ["yes"] * 30) is None
     assert dominating_answer(["a"] * 5, ["b"] * 5) is None  # too few to say
 

@@ -21,7 +21,7 @@ from antiphon.errors import UsageError
 TokenizerKind = Literal["word", "bpe", "unigram", "char", "tagged", "symbol"]
 Features = Literal["as_is", "before", "behind", "around"]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Length = Annotated[int, Field(ge=1, le=1 << 16)]
 Width = Annotated[int, Field(ge=1, le=1 << 16)]
 Layers = Annotated[int, Field(ge=1, le=64)]
@@ -165,7 +165,7 @@ class TrainConfig(_Group):
 
     seed: Seed = 1
     """Everything random follows from it."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0, le=10**7)] | None = None
     """Time budget; the learning rate reaches zero at its end. None: until the dev score stops improving."""
     max_updates: Count | None = None
     """Most updates; the learning rate reaches zero there."""
@@ -377,7 +377,7 @@ def load_config(
     tree: dict[str, dict[str, Any]] = {}
     where = ""
     if preset is not None:
-        tree, where = _read_preset(preset)
+        tree, where = read_preset(preset)
     override(tree, overrides or {})
     return parse_config(tree, where=where, settled=settled)
 
@@ -398,7 +398,8 @@ def parse_config(tree: Mapping[str, Any], *, where: str = "", settled: bool = Tr
         raise _in_the_users_words(error, where) from None
 
 
-def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
+def read_preset(preset: str) -> tuple[dict[str, Any], str]:
+    """The knobs of a preset by group, as they are written, and the file's name if it is one. Raises UsageError."""
     path = Path(preset)
     if path.suffix == ".toml":
         try:

@@ -11,13 +11,13 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from antiphon.config import BUDGETS, Config
 from antiphon.data.automatic import Overrides
 from antiphon.data.corpus import read_corpus
+from antiphon.data.pairs import spread
 from antiphon.evaluation import evaluate
 from antiphon.model import load_one, together
 from antiphon.runtime import folder as files
@@ -94,11 +94,11 @@ def _trained(
             members = config.train.members
             observer(Student(members, str(place)) if learns else Member(number, members, str(place)))
         own, begun = config.of_one(number), files.resumable(place)
-        knobs = {"train": _of(own, RESUMABLE)} if begun else own.model_dump(mode="json")
+        how: dict[str, Any] = {"resume": True, "preset": None, "overrides": {"train": _of(own, RESUMABLE)}}
+        if not begun:
+            how = {"preset": facts.get("preset"), "like": own}
         teachers = places[: number - 1] if learns else ()
-        runs.append(
-            trainer.train(data, place, preset=None, overrides=knobs, resume=begun, observer=observer, teachers=teachers)
-        )
+        runs.append(trainer.train(data, place, **how, observer=observer, teachers=teachers))
         if leads and runs[-1].finished:
             facts |= {files.STUDENT: True} if learns else {files.MEMBERS: number}
             files.write_config(folder, config, facts)
@@ -139,13 +139,15 @@ def _together(
     whole = dataclasses.replace(
         first, updates=sum(run.updates for run in runs), seconds=sum(run.seconds for run in runs), reason=last.reason
     )
+    from antiphon.training import preparation
+
     if not last.finished:
         return dataclasses.replace(whole, finished=False)
     if not leads:
         return whole
     metric = config.train.dev_metric
-    dev = list(islice(read_corpus(data, context=config.data.context, dev_pairs=config.data.dev_pairs).dev, MOST_DEV))
-
+    corpus = read_corpus(data, context=config.data.context, dev_pairs=config.data.dev_pairs)
+    dev = spread(preparation.dev_pairs(corpus, config), MOST_DEV)  # of those that each was judged by alone
     places = _places(folder, config)
     teachers, taught = places[: config.train.members], places[config.train.members :]
 

@@ -128,6 +128,8 @@ class Span(NamedTuple):
     """Number of the first line, from 1."""
     context: int
     """Earlier turns joined in front of a source (dialogue)."""
+    features: int | None = None
+    """The column that holds features where a line of a TSV has three."""
 
     @property
     def bytes(self) -> int:
@@ -159,10 +161,11 @@ def no_pairs(path: str | Path) -> DataError:
 
 
 def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
-    """The file (or ``src.txt,tgt.txt``) in spans; none if it is empty. Looks for line ends and at nothing else.
+    """The file (or ``src.txt,tgt.txt``) in spans; none if it is empty. Looks for line ends; of a TSV also at the first
+    span, for how many columns it has.
 
     Raises:
-        DataError: missing, or parallel files of different length.
+        DataError: missing, a pipe, or parallel files of different length; not UTF-8 in the first span.
     """
     path = Path(data)
     both = str(data).split(",")
@@ -181,7 +184,9 @@ def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
     else:
         pieces = [((str(path), start, end),) for start, end in itertools.pairwise(_line_starts(path)[0])]
         form = "dialogue" if path.suffix == ".dialogue" else "jsonl" if path.suffix == ".jsonl" else "tsv"
-    return [Span(form, files, 1 + SPAN_LINES * number, context) for number, files in enumerate(pieces)]
+    spans = [Span(form, files, 1 + SPAN_LINES * number, context) for number, files in enumerate(pieces)]
+    column = _features_column(spans) if form == "tsv" else None
+    return [span._replace(features=column) for span in spans]
 
 
 def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
@@ -208,7 +213,7 @@ def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]
     elif span.form == "jsonl":
         pairs = _from_json_lines(lines[0], path, span.line, skipped)
     else:
-        return _from_tsv(lines[0], path, span.line, skipped)
+        return _from_tsv(lines[0], span, skipped)
     return ((features.without(pair.source), pair) for pair in pairs)
 
 
@@ -275,9 +280,9 @@ def spread(pairs: list[Pair], count: int) -> list[Pair]:
     return [pairs[place * len(pairs) // count] for place in range(count)]
 
 
-def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
-    tags = _features_column(lines)
-    for number, line in enumerate(lines, start=first):
+def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
+    tags, path = span.features, span.files[0][0]
+    for number, line in enumerate(lines, start=span.line):
         columns = [column.strip() for column in line.split("\t")]
         if len(columns) == 3 and tags is not None:
             key, pair = columns[0], Pair(f"{columns[tags]} {columns[0]}", columns[3 - tags])
@@ -295,14 +300,19 @@ def _from_tsv(lines: list[str], path: str, first: int, skipped: Counter[str]) ->
             skipped[_EMPTY_SIDE] += 1
 
 
-def _features_column(lines: list[str]) -> int | None:
+def _features_column(spans: Sequence[Span]) -> int | None:
     """The column that holds features where lines have three: the first one that is without doubt a bundle of them
-    tells; None if none is."""
-    for line in lines:
-        if line.count("\t") == 2:
-            bundles = [features.BUNDLE.fullmatch(column.strip()) is not None for column in line.split("\t")]
-            if bundles in ([False, True, False], [False, False, True]):
-                return bundles.index(True)
+    tells; None if none is. Where a span begins with other lines, nothing beyond it is looked at."""
+    for span in spans:
+        [(path, start, end)] = span.files
+        lines = _read_lines(Path(path), start, end, span.line)
+        for line in lines:
+            if line.count("\t") == 2:
+                bundles = [features.BUNDLE.fullmatch(column.strip()) is not None for column in line.split("\t")]
+                if bundles in ([False, True, False], [False, False, True]):
+                    return bundles.index(True)
+        if next((line.count("\t") for line in lines if line.strip()), 2) != 2:
+            break
     return None
 
 
@@ -384,6 +394,8 @@ def _line_starts(path: Path) -> tuple[list[int], int]:
     """The byte where every span begins, with the file's end as the last; and how many lines there are."""
     starts, size, lines, ended = [0], 0, 0, True
     with _opened(path) as file:
+        if not file.seekable():
+            raise DataError("a pipe, and pairs are read more than once", where=str(path), cure="write them to a file")
         while piece := file.read(1 << 22):
             ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n")) + 1
             first = SPAN_LINES - 1 - lines % SPAN_LINES  # the line end in this piece that ends a span
@@ -426,7 +438,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     except IsADirectoryError:
         raise DataError("a folder where a file is needed", where=str(path), cure="name a file in it") from None
     except OSError as error:
-        raise DataError(f"cannot be read ({error.strerror})", where=str(path)) from None
+        raise DataError(f"cannot be read ({error.strerror or error})", where=str(path), cure="check it") from None
 
 
 def _cure_for_missing(path: Path) -> str:

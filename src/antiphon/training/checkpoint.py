@@ -65,6 +65,11 @@ class Position:
         """Whether a state saved here is one to go back to."""
         return self.validated_update == self.update
 
+    @property
+    def judged(self) -> bool:
+        """Whether it was validated here; before the first update it is not, though that is a place to go back to."""
+        return self.landmark and (self.update > 0 or self.best_score is not None or self.setbacks > 0)
+
 
 @dataclass(frozen=True)
 class Origin:

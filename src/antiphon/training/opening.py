@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from antiphon.config import Config, override
+from antiphon.config import Config, override, parse_config, read_preset
 from antiphon.data.automatic import Overrides, known, settle
 from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.errors import FolderError, UsageError
@@ -15,6 +15,8 @@ from antiphon.runtime import folder as files
 from antiphon.training.checkpoint import RESUMABLE
 from antiphon.training.preparation import Prepared, unknown_share
 from antiphon.training.teachers import check_teachers
+
+_NONE_SUCH = object()
 
 
 def begin_anew(
@@ -35,11 +37,24 @@ def begin_anew(
     config, reason = settle(corpus.train, preset, overrides or {})
     if corpus.card is not None:
         config = config.model_copy(update={"data": config.data.model_copy(update={"context": corpus.card.context})})
+    _make(folder)
+    return config, corpus, reason
+
+
+def begin_alike(data: str | Path, folder: Path, config: Config) -> tuple[Config, Corpus, str]:
+    """A new run with the knobs of another on the same data."""
+    refuse_taken(folder)
+    check_teachers(config)
+    corpus = _read(data, config)
+    _make(folder)
+    return config, corpus, ""
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
-    return config, corpus, reason
 
 
 def refuse_taken(folder: Path) -> None:
@@ -58,18 +73,45 @@ def knobs_again(folder: Path, preset: str | None, overrides: Overrides | None) -
         raise UsageError(
             f'the run was begun with preset "{facts.get("preset")}"', where="--preset", cure="leave it out"
         )
-    changes = {group: dict(values) for group, values in (overrides or {}).items()}
-    free = {key: changes.get("train", {}).pop(key) for key in RESUMABLE & changes.get("train", {}).keys()}
-    for group, values in changes.items():
-        for key, value in values.items():
-            if (group, key) == ("data", "buckets") and isinstance(value, int):
-                continue  # so many were chosen when the run began, and stay as they are
-            if getattr(getattr(config, group), key, None) != value:
+    wanted = dict(overrides or {})
+    if isinstance(wanted.get("data", {}).get("buckets"), int):  # so many were chosen when the run began
+        wanted["data"] = {key: value for key, value in wanted["data"].items() if key != "buckets"}
+    tree = config.model_dump()
+    override(tree, wanted)
+    changed, fault = None, None
+    try:
+        changed = parse_config(tree)
+    except UsageError as error:  # perhaps only since it goes with a knob that stays
+        fault = error
+    for group, values in wanted.items():
+        for key in [name for name in values if group != "train" or name not in RESUMABLE]:
+            own = getattr(getattr(config, group, None), key, _NONE_SUCH)
+            new = values[key] if changed is None else getattr(getattr(changed, group), key)
+            if own not in (new, _NONE_SUCH):
                 where = f"--{group}.{key}"
                 raise UsageError("a knob that a resumed run cannot change", where=where, cure="leave it out")
-    tree = config.model_dump()
-    override(tree, {"train": free})
-    return Config.model_validate(tree), facts
+    if changed is None:
+        assert fault is not None
+        raise fault
+    return changed, facts
+
+
+def not_read_again(config: Config, preset: str | None, overrides: Overrides | None) -> list[str]:
+    """In words, what a preset's file says now and a run that goes on does not do."""
+    if preset is None or not preset.endswith(".toml"):
+        return []
+    tree, _ = read_preset(preset)
+    now = parse_config(tree, where=preset, settled=False)
+    found = []
+    for group, values in tree.items():
+        for key in values.keys() - (overrides or {}).get(group, {}).keys():
+            said, own = getattr(getattr(now, group), key), getattr(getattr(config, group), key)
+            chosen = key == "buckets" and isinstance(said, int)  # so many were, when the run began
+            if said != own and not chosen:
+                found.append(
+                    f"{preset} says {group}.{key} = {said}; the run goes on with {own}, for only flags change it"
+                )
+    return found
 
 
 def begin_again(

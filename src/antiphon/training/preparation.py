@@ -26,7 +26,7 @@ from antiphon.data.store import Encoded, Shard, Shards, as_shard, encode, is_the
 from antiphon.data.tokenizer import UNK, Tokenizer
 from antiphon.data.vocabulary import MOST_COUNTED, census, forget_rare
 from antiphon.data.workers import over
-from antiphon.errors import FolderError
+from antiphon.errors import DataError, FolderError
 from antiphon.runtime import folder as files
 from antiphon.training.teachers import check_teachers
 
@@ -104,17 +104,26 @@ class Prepared:
         )
 
 
-def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
+def prepare(corpus: Corpus, config: Config, folder: Path, *, begun: str | None = None) -> Prepared:
     """Trains the tokenizers, encodes train and dev (into `ids_of`), chooses the buckets.
 
+    Args:
+        corpus: what is learnt from.
+        config: the run's.
+        folder: the run folder.
+        begun: an address for ids which this run may have begun to fill, and where they may be overwritten.
+
     Raises:
+        DataError: no held-out pair is short enough for a bucket.
         FolderError: the address for ids holds some already; a teacher is missing or damaged.
         UsageError: a teacher has other tokenizers.
         SaveError: the disk refuses.
     """
     address = files.ids_of(config, folder)
-    if is_there(address, "train"):
+    if address != begun and is_there(address, "train"):
         raise FolderError("there are token ids already", where=address, cure="give another --data.ids")
+    if config.data.ids is not None:
+        files.begin_ids(folder, address)
     tokenizers = _train_tokenizers(corpus.train, config)
     source_tokenizer, target_tokenizer = tokenizers
     if source_tokenizer is target_tokenizer:
@@ -127,7 +136,13 @@ def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     plan = _plan(config.data, train)
     data = config.data.model_copy(update={"buckets": tuple((b.source, b.target) for b in plan.buckets)})
     config = config.model_copy(update={"data": data})
-    return Prepared(config, *tokenizers, plan, train, dev, dev_pairs(corpus, config))
+    prepared = Prepared(config, *tokenizers, plan, train, dev, dev_pairs(corpus, config))
+    try:
+        prepared.dev_stream()
+    except DataError:
+        what = f"all {len(prepared.dev_pairs):,} held-out pairs are longer than the largest bucket"
+        raise DataError(what, where="data.buckets", cure='give larger ones, or data.too_long = "truncate"') from None
+    return prepared
 
 
 def _write_ids(

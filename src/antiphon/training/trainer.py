@@ -30,7 +30,16 @@ from antiphon.training.checkpoint import Origin, Position
 from antiphon.training.distributed import Peers, joined
 from antiphon.training.loss import batch_loss, optimizer_for, sampler_for, samples
 from antiphon.training.memory import Heap, give_back, keep, passed_over, resident
-from antiphon.training.opening import Overrides, begin_again, begin_anew, knobs_again, refuse_taken, write_config
+from antiphon.training.opening import (
+    Overrides,
+    begin_again,
+    begin_alike,
+    begin_anew,
+    knobs_again,
+    not_read_again,
+    refuse_taken,
+    write_config,
+)
 from antiphon.training.precision import Precision, choose_precision
 from antiphon.training.preparation import Prepared, follow, prepare, reopen
 from antiphon.training.progress import (
@@ -90,6 +99,7 @@ def train(
     resume: bool = False,
     observer: Observer | None = None,
     teachers: Sequence[Path] = (),
+    like: Config | None = None,
 ) -> Run:
     """Trains a model on pairs until it stops getting better or its budget ends, and keeps the best in ``out``.
 
@@ -101,6 +111,7 @@ def train(
         resume: go on with ``out`` where it stopped.
         observer: called with every event.
         teachers: runs on the same data with the same tokenizers to learn from, beside those that the knobs name.
+        like: all knobs of a new run, where another was begun with them already; ``preset`` is what they are called.
 
     Raises:
         AntiphonError: everything in errors.py that is the data's, the knobs', the folder's or the disk's.
@@ -108,7 +119,7 @@ def train(
     begun = time.monotonic()
     folder = Path(out)
     begin = begin_again if resume else begin_anew
-    asked = knobs_again(folder, preset, overrides)[0] if resume else known(preset, overrides or {})
+    asked = like or (knobs_again(folder, preset, overrides)[0] if resume else known(preset, overrides or {}))
     with joined(asked.train.link_seconds, begun) as peers, ExitStack() as held:
         torch.manual_seed(asked.train.seed)
         keep()
@@ -116,15 +127,20 @@ def train(
         found: list[tuple[Prepared, Corpus | None, str]] = []
 
         def ready() -> None:
-            config, corpus, reason = begin(data, folder, preset, overrides)
+            if like is None:
+                config, corpus, reason = begin(data, folder, preset, overrides)
+            else:
+                config, corpus, reason = begin_alike(data, folder, like)
             held.enter_context(files.locked(folder))
             if resume:
+                warnings.extend(not_read_again(config, preset, overrides))
                 prepared = reopen(corpus, config, folder, warn=warnings.append)
                 files.write_config(folder, config, files.read_config(folder)[1])  # a budget that was changed stays so
             else:
                 refuse_taken(folder)  # again: another process may have trained here while we read
+                begun = files.begun_ids(folder)
                 files.cleared(folder)
-                prepared = prepare(corpus, config, folder)
+                prepared = prepare(corpus, config, folder, begun=begun)
                 write_config(folder, preset or AUTO, prepared, corpus)
             found.append((prepared, corpus, reason))
 
@@ -278,6 +294,8 @@ class _Trainer:
             folder=str(self._folder),
             skipped=position.skipped,
         )
+        if finished and not position.update:
+            self._tell(Warned(0, f"nothing was learnt: {reason} before the first update; give it more"))
         self._tell(stopped)
         if self._corpus is not None:
             write_card(self._folder, self._config, self._corpus.card, len(self._corpus.train), stopped)
@@ -305,7 +323,7 @@ class _Trainer:
         heap, tidied = Heap(), reported
         while True:
             reason = self._ended()
-            if reason == INTERRUPTED or (reason and self._position.landmark):
+            if reason == INTERRUPTED or (reason and self._position.judged):
                 return reason
             if reason or self._validation_due():
                 self._validate()

@@ -85,6 +85,7 @@ def validate(
     metric = config.train.dev_metric
     pairs = spread(prepared.dev_pairs, config.train.dev_answers)
     answers: list[str] = []
+    found: dict[str, str] = {}
     if pairs:
         face = Model(
             _Pausing(TorchEngine(model), interrupted),
@@ -104,7 +105,7 @@ def validate(
         metric=metric,
         score=loss if metric == "loss" else _score(metric, pairs, answers, prepared),
         samples=[Sample(p.source, a, p.target) for p, a in zip(pairs[:SAMPLES], answers, strict=False)],
-        dominating=dominating_answer(answers, references),
+        dominating=dominating_answer(list(found.values()), references),
     )
 
 
@@ -134,7 +135,12 @@ def mean_loss(losses: list[tuple[int, int, float, int]]) -> float:
 
 
 def dominating_answer(answers: list[str], references: list[str]) -> tuple[str, float] | None:
-    """The commonest answer and its share, if it is given too often and far more often than it is right."""
+    """The commonest answer and its share, if it is given too often and far more often than it is right.
+
+    Args:
+        answers: one for each different source.
+        references: of all pairs.
+    """
     if len(answers) < 20:
         return None
     answer, count = Counter(answers).most_common(1)[0]
