@@ -168,7 +168,12 @@ def test_the_command(store, address, tmp_path, capsys):
     assert run("export", "--out", str(tmp_path / "talks.dialogue"))[0] == 0
     lines = (tmp_path / "talks.dialogue").read_text().splitlines()
     assert lines[2:] == ["hi\tyes\toh", "so\tSO"], "what nobody should learn is left out"
-    assert run("delete", "again-0123456789", "worst")[0] == 0
+    liked = [turn("liked", "hi", answer="yes", thumb=1), turn("liked", "hi", answer="no", thumb=-1)]
+    store.add([*liked, turn("golden", "hi", answer="no", better="gold"), turn("golden", "hi", answer="meh", thumb=1)])
+    assert run("export", "--out", str(tmp_path / "talks.dialogue"))[2].startswith("6 conversations")
+    lines = (tmp_path / "talks.dialogue").read_text().splitlines()
+    assert lines[4:] == ["hi\tyes", "hi\tgold"], "what people thought of an answer is not lost"
+    assert run("delete", "again-0123456789", "worst", "liked", "golden")[0] == 0
     assert run("delete", "talk-0123456789abc")[2] == "1 deleted\n"
     assert run("delete", "--older-than", "1")[2] == "0 deleted\n"
     for words in (["show"], ["show", "none"], ["delete"], ["delete", "none"], ["delete", "x", "--older-than", "1"]):

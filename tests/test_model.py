@@ -197,7 +197,7 @@ def test_what_is_no_text_is_told():
 def test_what_can_be_gone_through_but_once_is_answered_too():
     model = MODELS["bpe"]
     assert [one.text for one in model.predict(iter(["a", "b"]))] == [one.text for one in model.predict(["a", "b"])]
-    assert model.score(iter([("a", "b")])) == model.score([("a", "b")])
+    assert model.score(iter([("a", "b")])) == model.score([("a", "b")]) == model.score(np.array([["a", "b"]]))
     figures = [antiphon.evaluate(model, pairs, metrics=["loss"]) for pairs in ([("a", "b")], iter([("a", "b")]))]
     assert figures[0]["loss"] == figures[1]["loss"] == antiphon.evaluate(model, [("a", "b")], metrics="loss")["loss"]
 

@@ -217,8 +217,14 @@ def test_of_a_long_conversation_only_what_is_read_is_looked_at(server):
 
 def test_what_openai_lets_be_null_may_be_null(server):
     fields = {"n": None, "stream": None, "stop": None, "max_tokens": None, "temperature": None, "top_p": 0}
+    fields |= {"model": None, "stream_options": None}
     call = {"role": "assistant", "content": None, "tool_calls": []}
-    messages = [call, {"role": "tool", "content": "42"}, {"role": "user", "content": DATE}]
+    messages = [
+        call,
+        {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]},
+        {"role": "tool", "content": "42"},
+        {"role": "user", "content": DATE},
+    ]
     status, told, _ = server.ask("POST", "/v1/chat/completions", {"messages": messages, **fields})
     assert status == 200
     assert [choice["message"]["content"] for choice in told["choices"]] == ["1979-05-03"]
@@ -232,6 +238,8 @@ def test_what_openai_lets_be_null_may_be_null(server):
         ("/v1/chat/completions", b"[" * 100_000, 400, "parsing"),
         ("/v1/chat/completions", {"messages": []}, 422, "messages"),
         ("/v1/chat/completions", {"messages": [{"role": "assistant", "content": "x"}]}, 422, "last message"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": None}]}, 422, "must have a content"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, 422, "but text"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "model": "gpt"}, 404, "dates, again"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "n": 17}, 422, "16 at most"),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "conversation": "a"}, 422, "pattern"),

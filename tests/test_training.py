@@ -236,12 +236,16 @@ def test_resume_with_other_data_another_knob_or_nothing_to_resume(pairs, tmp_pat
 def test_a_preset_file_that_was_changed_is_not_read_again_and_that_is_told(pairs, tmp_path):
     preset, out, watcher = tmp_path / "mine.toml", tmp_path / "run", Watcher()
     preset.write_text("[train]\nmax_updates = 10\n")
-    groups = {name: {key: v for key, v in values.items() if key != "max_updates"} for name, values in SMALL.items()}
-    antiphon.train(pairs, out, preset=str(preset), knobs=groups)
+    antiphon.train(pairs, out, preset=str(preset), knobs={name: dict(values) for name, values in SMALL.items()})
+    again = {"train": {"max_updates": 12}}
+    assert antiphon.train(pairs, out, preset=str(preset), resume=True, observer=watcher, knobs=again).updates == 12
+    assert not watcher.of(Warned), "it was not changed"
     preset.write_text("[train]\nmax_updates = 20\n")
-    assert antiphon.train(pairs, out, preset=str(preset), resume=True, observer=watcher).updates == 10
-    [told] = [event.message for event in watcher.of(Warned) if "mine.toml" in event.message]
-    assert "train.max_updates = 20; the run goes on with 10" in told
+    assert antiphon.train(pairs, out, preset=str(preset), resume=True, observer=watcher).updates == 12
+    [told] = [event.message for event in watcher.of(Warned)]
+    assert "mine.toml is not what it was when the run began, and is not read again" in told
+    preset.unlink()
+    assert antiphon.train(pairs, out, preset=str(preset), resume=True).updates == 12
 
 
 def test_a_budget_that_preparing_used_up_leaves_a_model_and_says_so(pairs, tmp_path):

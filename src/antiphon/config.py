@@ -377,7 +377,7 @@ def load_config(
     tree: dict[str, dict[str, Any]] = {}
     where = ""
     if preset is not None:
-        tree, where = read_preset(preset)
+        tree, where = _read_preset(preset)
     override(tree, overrides or {})
     return parse_config(tree, where=where, settled=settled)
 
@@ -398,8 +398,7 @@ def parse_config(tree: Mapping[str, Any], *, where: str = "", settled: bool = Tr
         raise _in_the_users_words(error, where) from None
 
 
-def read_preset(preset: str) -> tuple[dict[str, Any], str]:
-    """The knobs of a preset by group, as they are written, and the file's name if it is one. Raises UsageError."""
+def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
     path = Path(preset)
     if path.suffix == ".toml":
         try:

@@ -211,8 +211,10 @@ class Model:
         """
         pairs = _list(pairs, *_NO_PAIR)
         for pair in pairs:
-            if not isinstance(pair, (tuple, list)) or [type(side) for side in pair] != [str, str]:
-                raise UsageError(f"{_NO_PAIR[0]}, not {type(pair).__name__}", cure=_NO_PAIR[1])
+            sides = _list(pair, *_NO_PAIR)
+            if isinstance(pair, str) or len(sides) != 2 or not all(isinstance(side, str) for side in sides):
+                told = type(pair).__name__ if isinstance(pair, str) else [type(side).__name__ for side in sides]
+                raise UsageError(f"{_NO_PAIR[0]}, not {told}", cure=_NO_PAIR[1])
         sources = self._sources([source for source, _ in pairs])
         targets = self._targets([target for _, target in pairs], sources)
         nats = np.zeros(len(pairs))

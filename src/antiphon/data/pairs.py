@@ -118,6 +118,10 @@ class Card:
         return cls(**{key: tree[key] for key in known.keys() & tree.keys()})
 
 
+_TELLING = 8
+"""Spans at the beginning of a file that are to tell which of three columns has the features."""
+
+
 class Span(NamedTuple):
     """Some lines of a file, or the same lines of two parallel files."""
 
@@ -129,7 +133,7 @@ class Span(NamedTuple):
     context: int
     """Earlier turns joined in front of a source (dialogue)."""
     features: int | None = None
-    """The column that holds features where a line of a TSV has three."""
+    """The column that holds features where a line of a TSV has three, as far as the file's first lines tell."""
 
     @property
     def bytes(self) -> int:
@@ -162,7 +166,7 @@ def no_pairs(path: str | Path) -> DataError:
 
 def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
     """The file (or ``src.txt,tgt.txt``) in spans; none if it is empty. Looks for line ends; of a TSV also at the first
-    span, for how many columns it has.
+    span, or few, for which column has features.
 
     Raises:
         DataError: missing, a pipe, or parallel files of different length; not UTF-8 in the first span.
@@ -185,7 +189,7 @@ def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
         pieces = [((str(path), start, end),) for start, end in itertools.pairwise(_line_starts(path)[0])]
         form = "dialogue" if path.suffix == ".dialogue" else "jsonl" if path.suffix == ".jsonl" else "tsv"
     spans = [Span(form, files, 1 + SPAN_LINES * number, context) for number, files in enumerate(pieces)]
-    column = _features_column(spans) if form == "tsv" else None
+    column = _features_column_of(spans) if form == "tsv" else None
     return [span._replace(features=column) for span in spans]
 
 
@@ -281,7 +285,7 @@ def spread(pairs: list[Pair], count: int) -> list[Pair]:
 
 
 def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
-    tags, path = span.features, span.files[0][0]
+    tags, path = _features_column(lines) if span.features is None else span.features, span.files[0][0]
     for number, line in enumerate(lines, start=span.line):
         columns = [column.strip() for column in line.split("\t")]
         if len(columns) == 3 and tags is not None:
@@ -300,17 +304,24 @@ def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[t
             skipped[_EMPTY_SIDE] += 1
 
 
-def _features_column(spans: Sequence[Span]) -> int | None:
+def _features_column(lines: list[str]) -> int | None:
     """The column that holds features where lines have three: the first one that is without doubt a bundle of them
-    tells; None if none is. Where a span begins with other lines, nothing beyond it is looked at."""
-    for span in spans:
+    tells; None if none is."""
+    for line in lines:
+        if line.count("\t") == 2:
+            bundles = [features.BUNDLE.fullmatch(column.strip()) is not None for column in line.split("\t")]
+            if bundles in ([False, True, False], [False, False, True]):
+                return bundles.index(True)
+    return None
+
+
+def _features_column_of(spans: Sequence[Span]) -> int | None:
+    """The same of a file that begins with lines of three columns, by its first spans."""
+    for span in spans[:_TELLING]:
         [(path, start, end)] = span.files
         lines = _read_lines(Path(path), start, end, span.line)
-        for line in lines:
-            if line.count("\t") == 2:
-                bundles = [features.BUNDLE.fullmatch(column.strip()) is not None for column in line.split("\t")]
-                if bundles in ([False, True, False], [False, False, True]):
-                    return bundles.index(True)
+        if (column := _features_column(lines)) is not None:
+            return column
         if next((line.count("\t") for line in lines if line.strip()), 2) != 2:
             break
     return None

@@ -651,8 +651,9 @@ def inspect(
         _print("")
         inspection.show_curve(path, stdout())
         try:
-            if drawn := inspection.save_curve(path, png):
-                note(f"the curve as a picture: {drawn}")
+            drawn = inspection.save_curve(path, png)
+            if drawn or png is not None:
+                note(f"the curve as a picture: {drawn}" if drawn else f"no curve yet, so {png} was not made")
         except SaveError as error:
             if png is not None:
                 raise

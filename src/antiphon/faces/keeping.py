@@ -94,19 +94,20 @@ def _export(kept: Conversations, ids: Sequence[str], out: Path | None) -> Iterat
         yield from map(escaped, lines)
         return
     write_lines(out, lines)
-    note(f"{len(turns):,} turns in {out}")
+    note(f"{len(turns):,} turns in {out}" if out.suffix != ".dialogue" else f"{len(lines):,} conversations in {out}")
 
 
 def _dialogues(turns: Sequence[Turn]) -> list[str]:
     """A conversation a line, turns parted by TAB; where a better answer is known, it is the answer.
 
-    Of several answers to one thing said, the last; with one that was disliked a line ends, for nobody is to learn it.
+    Of several answers to one thing said (`/again`), one: that which was corrected, or liked, or is the last. With one
+    that was disliked a line ends, for nobody is to learn it.
     """
     talks: dict[str, list[Turn]] = {}
     for turn in turns:
         talk = talks.setdefault(turn.conversation, [])
         if talk and (talk[-1].said, talk[-1].source) == (turn.said, turn.source):
-            talk.pop()  # it was asked to answer again
+            turn = max(turn, talk.pop(), key=_worth)  # of equals the later one
         talk.append(turn)
     lines: list[list[str]] = []
     for talk in talks.values():
@@ -118,6 +119,11 @@ def _dialogues(turns: Sequence[Turn]) -> list[str]:
             else:
                 lines[-1].append(one_line(turn.better or turn.answer))
     return ["\t".join(line) for line in lines if len(line) > 1]
+
+
+def _worth(turn: Turn) -> int:
+    """Of an answer, by what was thought of it: 2 corrected, 1 liked, 0, -1 disliked."""
+    return 2 if turn.better else turn.thumb
 
 
 def _delete(kept: Conversations, ids: Sequence[str], older_than: float | None) -> None:

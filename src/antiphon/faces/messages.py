@@ -47,8 +47,9 @@ SEARCH = tuple(SearchForm.model_fields)
 class ContentPart(_Form):
     """A part of a message."""
 
-    type: Literal["text"]
-    text: str
+    type: str
+    """Only ``text`` is read; of a user nothing else is taken."""
+    text: str = ""
 
 
 class Message(_Form):
@@ -57,19 +58,19 @@ class Message(_Form):
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     """What a system or developer says, or a tool, is passed over: these models take no instructions."""
     content: str | list[ContentPart] | None = None
-    """null, as where tools are called: passed over."""
+    """null, as where tools are called: passed over. A user's may not be."""
 
 
 class StreamOptions(_Form):
     """What a stream tells besides."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class ChatForm(SearchForm):
     """A request in OpenAI's format. Fields of theirs that are not here are passed over."""
 
-    model: str = ""
+    model: str | None = None
     """One of ``/v1/models``; empty: the first."""
     messages: Annotated[list[Message], Field(min_length=1)]
     """The last must be a user's. Of a long conversation the model reads the last turns, and the others are not looked

@@ -59,7 +59,7 @@ _FAULTS: dict[int | str, dict[str, Any]] = {
         413: "too large a body",
         422: "a field that is missing or cannot be",
         429: "busy: come again after Retry-After seconds",
-        503: "the database that keeps conversations is down, or the server is being shut down",
+        503: "the database is down, the model damaged, or the server being shut down",
     }.items()
 }
 KEEP_SECONDS = 30.0
@@ -173,7 +173,7 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
     @app.post("/v1/chat/completions", response_model=forms.ChatAnswer, tags=["answers"])
     async def chat_completions(form: forms.ChatForm, request: Request) -> Response:
         """Answer the last turn of a conversation, in OpenAI's format; with ``stream`` as server-sent events."""
-        room = rooms.of(form.model)
+        room = rooms.of(form.model or "")
         context = room.model.config.data.context
         said = _texts(form.messages)[-(context + 1) :]
         _check_texts(said, limits)
@@ -552,13 +552,16 @@ def _knobs(form: forms.SearchForm, model: Model, limits: Limits) -> dict[str, An
 
 def _texts(messages: Sequence[forms.Message]) -> list[str]:
     """What was said, turn by turn, the last by a person. Raises Refusal."""
-    talk = [one for one in messages if one.role in ("user", "assistant") and one.content is not None]
+    talk = [one for one in messages if one.role == "user" or (one.role == "assistant" and one.content is not None)]
     if not talk or talk[-1].role != "user":
         raise Refusal(422, "the last message must be a user's")
     texts = []
     for message in talk:
-        content = message.content or ""
-        text = content if isinstance(content, str) else " ".join(part.text for part in content)
+        content = message.content
+        parts = [] if content is None or isinstance(content, str) else content
+        if message.role == "user" and (content is None or any(part.type != "text" for part in parts)):
+            raise Refusal(422, "a user's message must have a content, and nothing but text")
+        text = content if isinstance(content, str) else " ".join(part.text for part in parts if part.type == "text")
         texts.append(shown(text).strip())
     return texts
 

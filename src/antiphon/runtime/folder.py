@@ -52,8 +52,6 @@ STUDENT = "student"
 answers in their place."""
 SPOOL = f".{IDS}.new"
 """Ids on their way to several shards."""
-_ADDRESS = f".{IDS}.address"
-"""Where the ids of this run are, if they are elsewhere."""
 SUMS = "sha256"
 """Among the facts of a config.json: the sums of the run's own tokenizers and ids."""
 LARGEST_CONFIG = 1 << 20
@@ -308,22 +306,9 @@ def taken(folder: Path) -> bool:
         return True
     # safetensors writes beside the file it is asked for, under a name of its own, and a kill leaves that
     names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(".tmp")}
-    begun = {LOCK, CONFIG, TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER, LOG, IDS, _ADDRESS}
+    begun = {LOCK, CONFIG, TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER, LOG, IDS}
     begun |= {f".{name}.new" for name in (*begun, STATE)}
     return bool(names) and not (LOCK in names and names <= begun)
-
-
-def begin_ids(folder: Path, address: str) -> None:
-    """Notes that token ids are being written to an address elsewhere. Raises SaveError."""
-    write_text(folder / _ADDRESS, address)
-
-
-def begun_ids(folder: Path) -> str | None:
-    """Where a training that ended before its first save had begun to write token ids, if that was elsewhere."""
-    try:
-        return (folder / _ADDRESS).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
 
 
 def cleared(folder: Path) -> None:

@@ -68,7 +68,7 @@ class Position:
     @property
     def judged(self) -> bool:
         """Whether it was validated here; before the first update it is not, though that is a place to go back to."""
-        return self.landmark and (self.update > 0 or self.best_score is not None or self.setbacks > 0)
+        return self.landmark and (self.update > 0 or self.best_score is not None)
 
 
 @dataclass(frozen=True)

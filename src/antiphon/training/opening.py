@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from antiphon.config import Config, override, parse_config, read_preset
+from antiphon.config import Config, override, parse_config
 from antiphon.data.automatic import Overrides, known, settle
 from antiphon.data.corpus import Corpus, read_corpus
 from antiphon.errors import FolderError, UsageError
@@ -17,6 +19,8 @@ from antiphon.training.preparation import Prepared, unknown_share
 from antiphon.training.teachers import check_teachers
 
 _NONE_SUCH = object()
+_PRESET_SUM = "preset_sha256"
+"""Fact: of the preset's file, where it is one."""
 
 
 def begin_anew(
@@ -96,22 +100,21 @@ def knobs_again(folder: Path, preset: str | None, overrides: Overrides | None) -
     return changed, facts
 
 
-def not_read_again(config: Config, preset: str | None, overrides: Overrides | None) -> list[str]:
-    """In words, what a preset's file says now and a run that goes on does not do."""
-    if preset is None or not preset.endswith(".toml"):
+def not_read_again(folder: Path, preset: str | None) -> list[str]:
+    """In words, that a preset's file was changed since a run began which goes on as it was."""
+    was = files.read_config(folder)[1].get(_PRESET_SUM)
+    if preset is None or was in (None, _sum_of(preset)):
         return []
-    tree, _ = read_preset(preset)
-    now = parse_config(tree, where=preset, settled=False)
-    found = []
-    for group, values in tree.items():
-        for key in values.keys() - (overrides or {}).get(group, {}).keys():
-            said, own = getattr(getattr(now, group), key), getattr(getattr(config, group), key)
-            chosen = key == "buckets" and isinstance(said, int)  # so many were, when the run began
-            if said != own and not chosen:
-                found.append(
-                    f"{preset} says {group}.{key} = {said}; the run goes on with {own}, for only flags change it"
-                )
-    return found
+    return [f"{preset} is not what it was when the run began, and is not read again: what is to change is a flag"]
+
+
+def _sum_of(preset: str | None) -> str | None:
+    """Of a preset's own file, its sha256; None if it is none, or not there."""
+    if preset is None or not preset.endswith(".toml"):
+        return None
+    with suppress(OSError):
+        return hashlib.sha256(Path(preset).read_bytes()).hexdigest()
+    return None
 
 
 def begin_again(
@@ -153,6 +156,7 @@ def write_config(folder: Path, preset: str | None, prepared: Prepared, corpus: C
     """The knobs of a prepared run and the facts of its data, into its folder."""
     facts = {
         "preset": preset,
+        **({_PRESET_SUM: found} if (found := _sum_of(preset)) else {}),
         "fingerprint": corpus.fingerprint,
         files.LEARNT_FROM: dataclasses.asdict(corpus.learnt(prepared.config.data.dev_pairs)),
         "train_pairs": len(corpus.train),

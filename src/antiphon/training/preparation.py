@@ -104,14 +104,8 @@ class Prepared:
         )
 
 
-def prepare(corpus: Corpus, config: Config, folder: Path, *, begun: str | None = None) -> Prepared:
+def prepare(corpus: Corpus, config: Config, folder: Path) -> Prepared:
     """Trains the tokenizers, encodes train and dev (into `ids_of`), chooses the buckets.
-
-    Args:
-        corpus: what is learnt from.
-        config: the run's.
-        folder: the run folder.
-        begun: an address for ids which this run may have begun to fill, and where they may be overwritten.
 
     Raises:
         DataError: no held-out pair is short enough for a bucket.
@@ -120,10 +114,9 @@ def prepare(corpus: Corpus, config: Config, folder: Path, *, begun: str | None =
         SaveError: the disk refuses.
     """
     address = files.ids_of(config, folder)
-    if address != begun and is_there(address, "train"):
-        raise FolderError("there are token ids already", where=address, cure="give another --data.ids")
-    if config.data.ids is not None:
-        files.begin_ids(folder, address)
+    if is_there(address, "train"):  # whose they are nobody knows
+        cure = "delete them if their run ended before it began to learn, or give another --data.ids"
+        raise FolderError("there are token ids already", where=address, cure=cure)
     tokenizers = _train_tokenizers(corpus.train, config)
     source_tokenizer, target_tokenizer = tokenizers
     if source_tokenizer is target_tokenizer:

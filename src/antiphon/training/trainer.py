@@ -133,14 +133,13 @@ def train(
                 config, corpus, reason = begin_alike(data, folder, like)
             held.enter_context(files.locked(folder))
             if resume:
-                warnings.extend(not_read_again(config, preset, overrides))
+                warnings.extend(not_read_again(folder, preset))
                 prepared = reopen(corpus, config, folder, warn=warnings.append)
                 files.write_config(folder, config, files.read_config(folder)[1])  # a budget that was changed stays so
             else:
                 refuse_taken(folder)  # again: another process may have trained here while we read
-                begun = files.begun_ids(folder)
                 files.cleared(folder)
-                prepared = prepare(corpus, config, folder, begun=begun)
+                prepared = prepare(corpus, config, folder)
                 write_config(folder, preset or AUTO, prepared, corpus)
             found.append((prepared, corpus, reason))
 
@@ -294,7 +293,7 @@ class _Trainer:
             folder=str(self._folder),
             skipped=position.skipped,
         )
-        if finished and not position.update:
+        if finished and not position.update and self._budget_spent():
             self._tell(Warned(0, f"nothing was learnt: {reason} before the first update; give it more"))
         self._tell(stopped)
         if self._corpus is not None:
@@ -321,11 +320,13 @@ class _Trainer:
         losses = tokens = 0.0
         reported, first = time.monotonic(), True  # the first update is told at once: it works
         heap, tidied = Heap(), reported
+        judging = False  # since something ended it
         while True:
             reason = self._ended()
-            if reason == INTERRUPTED or (reason and self._position.judged):
+            if reason == INTERRUPTED or (reason and (self._position.judged or judging)):
                 return reason
             if reason or self._validation_due():
+                judging = bool(reason)
                 self._validate()
                 reported, losses, tokens = time.monotonic(), 0.0, 0.0
                 continue
@@ -335,6 +336,7 @@ class _Trainer:
                 loss, count = self._update()
             except InterruptedLesson:
                 continue
+            judging = False
             losses, tokens = losses + loss, tokens + count
             now = time.monotonic()
             if now - reported >= REPORT_SECONDS or first:
