@@ -11,6 +11,8 @@ import shutil
 import subprocess
 import sys
 import weakref
+from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -366,6 +368,39 @@ def test_without_a_compiler_training_says_so_and_goes_on(tmp_path):
 
 
 @pytest.mark.skipif(not kernels.compiled(), reason=f"no C kernels here: {kernels.missing()}")
+def test_a_damaged_library_is_built_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    compiler = [shutil.which("cc") or shutil.which("gcc") or ""]
+    source = resources.files("antiphon.nn").joinpath("kernels.c").read_text(encoding="utf-8")
+    key = kernels._key(source, compiler, [*kernels._FLAGS, *kernels._machine_flags()])
+    path = kernels._cache() / f"kernels-{key}.so"
+    path.write_bytes(b"")
+    assert kernels._loaded(compiler).has_lstm_layer() in (0, 1)
+    assert path.stat().st_size
+
+
+def test_where_the_cache_cannot_be_written_there_is_one_other_place(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert kernels._cache() == kernels._cache() == tmp_path / f"antiphon-{os.getuid()}"
+    (tmp_path / f"antiphon-{os.getuid()}").rmdir()
+    (tmp_path / f"antiphon-{os.getuid()}").symlink_to(tmp_path)
+    assert kernels._cache().parent == tmp_path
+    assert not kernels._cache().is_symlink(), "a link may be somebody else's"
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason=f"no C kernels here: {kernels.missing()}")
+def test_small_probabilities_are_as_exact_as_large_ones():
+    far = -torch.linspace(0, 86, 20_001, dtype=torch.float64)
+    products = torch.stack((torch.zeros_like(far), far), dim=1).float().contiguous()
+    exact = products[:, 1].double().sigmoid()
+    kernels.cross_entropy(products, torch.zeros(2), torch.zeros(len(far), dtype=torch.int64), 0.0, gradient=True)
+    fused = platform.machine() != "x86_64" or "fma" in Path("/proc/cpuinfo").read_text()
+    assert float((products[:, 1].double() / exact - 1).abs().max()) < (6e-7 if fused else 6e-6)
+
+
+@pytest.mark.skipif(not kernels.compiled(), reason=f"no C kernels here: {kernels.missing()}")
 @pytest.mark.skipif(shutil.which("objdump") is None, reason="no objdump")
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="a limit of x86 instructions")
 def test_a_limit_of_instructions_holds_for_kernels_and_precision(tmp_path):
@@ -582,6 +617,18 @@ def test_a_full_softmax_learns_from_the_drawn_words_until_its_share_is_over(shar
     loss.backward()
     moved = set(model.softmax_weight.grad.any(1).nonzero().flatten().tolist())
     assert moved == ({9, 10, 11, 2, *sampler.draw(6, 0)[0].tolist()} if some else set(range(50)))
+
+
+@pytest.mark.parametrize("size", [2, 6, 50])
+def test_all_words_sampled_are_a_full_softmax(size):
+    sampler, draw = LogUniformSampler(np.arange(size), 1), torch.Generator().manual_seed(1)
+    features, weight = torch.randn(7, 4, generator=draw), torch.randn(size, 4, generator=draw)
+    targets, bias = torch.randint(size, (7,), generator=draw), torch.randn(size, 1, generator=draw)
+    ids, tries = sampler.draw(512, 3)
+    expected = torch.from_numpy(sampler.log_expected(np.concatenate((targets.numpy(), ids)), tries))
+    _, nats = sampled_loss(features, targets, 7, weight, bias, torch.from_numpy(ids), expected)
+    reference = torch.nn.functional.cross_entropy(features @ weight.t() + bias.squeeze(1), targets, reduction="sum")
+    torch.testing.assert_close(nats, reference)
 
 
 def test_the_sampler_draws_distinct_words_as_often_as_it_says():

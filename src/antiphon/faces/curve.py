@@ -144,7 +144,7 @@ def _limits(curve: Curve) -> tuple[float, float]:
     top = losses[min(len(losses) - 1, int(0.98 * len(losses)))]
     top = max([top, *(y for _, y in curve.dev)])
     room = 0.05 * (top - losses[0]) or 0.5
-    return losses[0] - room, top + room
+    return max(losses[0] - room, 0.0), top + room  # no loss is below zero
 
 
 def _joined(points: Points, left: float, right: float, columns: int) -> Points:

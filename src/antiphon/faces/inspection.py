@@ -105,7 +105,10 @@ def data_lines(facts: Mapping[str, Any]) -> list[str]:
     vocabulary = facts["vocabulary"]
     lines.append(f"vocabulary: {vocabulary['source']:,} source, {vocabulary['target']:,} target tokens")
     for side in ("source", "target"):
-        lines += ["", *_histogram_lines(f"{side} length in tokens, EOS counted", facts["lengths"][side])]
+        lines += [
+            "",
+            *_histogram_lines(f"{side} length in tokens, {_counted(facts['knobs'], side)}", facts["lengths"][side]),
+        ]
     lines += ["", "buckets"]
     most = max(bucket["pairs"] for bucket in facts["buckets"])
     columns = ("source", "target", "pairs", "rows")
@@ -172,6 +175,14 @@ def _lengths(lengths: np.ndarray, pairs: np.ndarray) -> dict[str, Any]:
     }
 
 
+def _counted(knobs: Mapping[str, Mapping[str, Any]], side: str) -> str:
+    """What lengths are of that a user did not write."""
+    marks = side == "target" and knobs.get("model", {}).get("attention") == "monotonic"
+    made = any(knobs.get("data", {}).get(name) for name in ("joined", "hallucinated", "placeholders"))
+    what = f"EOS{' and a mark for each source token' if marks else ''} counted"
+    return f"{what}, pairs that are made up among them" if made else what
+
+
 def _histogram_lines(title: str, lengths: Mapping[str, Any]) -> list[str]:
     summary = f"median {lengths['median']:,}, 95 % up to {lengths['p95']:,}, longest {lengths['longest']:,}"
     most = max(count for *_, count in lengths["histogram"]) or 1
@@ -213,7 +224,10 @@ def folder_lines(facts: Mapping[str, Any]) -> list[str]:
     lines = [f"{facts['path']}: a {facts['kind']}{f' by the preset {preset}' if preset else ''}"]
     members = facts["facts"].get(files.MEMBERS, 1)
     if facts["facts"].get(files.STUDENT) is True:
-        lines.append(f"models      {members}, and the one that has learnt from them, which answers; of the first:")
+        answers = f"antiphon inspect {Path(facts['path']) / files.STUDENT}"
+        lines.append(
+            f"models      {members}, and the one that has learnt from them, which answers ({answers}); of the first:"
+        )
     elif members != 1:
         lines.append(f"models      {members} that answer together; of the first:")
     if facts["weights"] is not None:

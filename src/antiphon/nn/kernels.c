@@ -30,11 +30,18 @@ static inline uint16_t narrow(float value) { /* to the nearest, ties to even */
     return nan ? 0x7fc0 : (uint16_t)((wide + 0x7fff + ((wide >> 16) & 1)) >> 16);
 }
 
-static inline float exponential(float x) { /* relative error below 2e-7 (Cephes expf); saturates at +-87 */
-    x = x < -87.0f ? -87.0f : x;
+/* a - n * b, which the compiler must not join with another product of n: what a sum of both would lose is the point */
+#ifdef __FMA__
+#define LESS(a, n, b) __builtin_fmaf(-(n), b, a)
+#else
+#define LESS(a, n, b) ((a) - (n) * (b))
+#endif
+
+static inline float exponential(float x) { /* relative error below 2e-7 with FMA, 4e-6 without; saturates at +-87 */
+    x = x < -87.0f ? -87.0f : x; /* Cephes, expf */
     x = x > 87.0f ? 87.0f : x;
     float n = rintf(x * 1.44269504088896341f);
-    float r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
+    float r = LESS(LESS(x, n, 0.693359375f), n, -2.12194440e-4f);
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;

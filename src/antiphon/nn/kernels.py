@@ -12,10 +12,13 @@ import hashlib
 import math
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -528,21 +531,20 @@ def _built() -> ctypes.CDLL | str:
         return "ANTIPHON_KERNELS=torch"
     if platform.system() != "Linux":
         return "they are for Linux"  # elsewhere the way to share PyTorch's threads is untried
-    compiler = shutil.which(os.environ.get("CC", "cc")) or shutil.which("gcc")
-    if compiler is None:
-        return "no C compiler; install gcc, or set CC"
-    source = resources.files("antiphon.nn").joinpath("kernels.c").read_text(encoding="utf-8")
-    flags = [*_FLAGS, *_machine_flags()]
-    try:
-        path = _cache() / f"kernels-{_key(source, compiler, flags)}.so"
-        if not path.exists():
-            _build(source, compiler, flags, path)
-        library = ctypes.CDLL(str(path))
-    except subprocess.CalledProcessError as error:
-        last = (error.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
-        return f"{compiler} failed: {' '.join(last)}"
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"they could not be built: {error}"
+    asked = [shlex.split(os.environ.get("CC", "cc")), ["gcc"]]
+    compilers = [[found, *words[1:]] for words in asked if words and (found := shutil.which(words[0]))]
+    library, fault = None, "no C compiler; install gcc, or set CC"
+    for compiler in compilers:
+        try:
+            library = _loaded(compiler)
+            break
+        except subprocess.CalledProcessError as error:
+            last = (error.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+            fault = f"{' '.join(compiler)} failed: {' '.join(last) or f'code {error.returncode}'}"
+        except (OSError, subprocess.SubprocessError) as error:
+            fault = f"they could not be built: {error}"
+    if library is None:
+        return fault
     for name, arguments in _ARGUMENTS.items():
         for number in ("",) if name.startswith(_OF_ONE_FORMAT) else ("_f32", "_bf16"):
             function = getattr(library, name + number, None)
@@ -555,6 +557,20 @@ def _built() -> ctypes.CDLL | str:
     return library
 
 
+def _loaded(compiler: list[str]) -> ctypes.CDLL:
+    """The library of this compiler's. Raises CalledProcessError, OSError, SubprocessError."""
+    source = resources.files("antiphon.nn").joinpath("kernels.c").read_text(encoding="utf-8")
+    flags = [*_FLAGS, *_machine_flags()]
+    path = _cache() / f"kernels-{_key(source, compiler, flags)}.so"
+    if path.exists():
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError:  # damaged, as by a power cut
+            path.unlink()
+    _build(source, compiler, flags, path)
+    return ctypes.CDLL(str(path))
+
+
 def _machine_flags() -> list[str]:
     """This processor's instructions, or fewer where PyTorch was told to use fewer (``ATEN_CPU_CAPABILITY``)."""
     if platform.machine() not in ("x86_64", "AMD64"):
@@ -565,9 +581,9 @@ def _machine_flags() -> list[str]:
     return ["-march=x86-64-v3"] if asked == "avx2" else ["-march=native"] if asked.startswith("avx512") else []
 
 
-def _key(source: str, compiler: str, flags: list[str]) -> str:
+def _key(source: str, compiler: list[str], flags: list[str]) -> str:
     """What the library depends on: the source, the compiler, the flags and, since they name it, the processor."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, timeout=20, check=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, timeout=20, check=True).stdout
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -578,26 +594,29 @@ def _key(source: str, compiler: str, flags: list[str]) -> str:
 
 
 def _cache() -> Path:
+    """Where libraries are kept: in the user's cache, or else in a folder of the user's among temporary ones."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(base) / "antiphon"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_uid == os.getuid() and os.access(folder, os.W_OK):
-            return folder
-    except OSError:
-        pass
+    own, shared = Path(base) / "antiphon", Path(tempfile.gettempdir()) / f"antiphon-{os.getuid()}"
+    for folder in (own, shared):
+        with suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            owned = folder.stat() if folder == own else folder.lstat()  # there a link may be somebody else's
+            if stat.S_ISDIR(owned.st_mode) and owned.st_uid == os.getuid() and os.access(folder, os.W_OK):
+                return folder
     return Path(tempfile.mkdtemp(prefix="antiphon-"))
 
 
-def _build(source: str, compiler: str, flags: list[str], path: Path) -> None:
+def _build(source: str, compiler: list[str], flags: list[str], path: Path) -> None:
     with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
         text, thing, library = (Path(scratch) / f"kernels.{ending}" for ending in ("c", "o", "so"))
         text.write_text(source, encoding="utf-8")
         commands = (
-            [compiler, *flags, "-c", str(text), "-o", str(thing)],
+            [*compiler, *flags, "-c", str(text), "-o", str(thing)],
             # without -fopenmp: a second OpenMP library would bring a second pool of threads, fighting the first
-            [compiler, "-shared", str(thing), "-lm", "-o", str(library)],
+            [*compiler, "-shared", str(thing), "-lm", "-o", str(library)],
         )
         for command in commands:
             subprocess.run(command, capture_output=True, timeout=120, check=True)
+        with library.open("rb+") as file:
+            os.fsync(file.fileno())
         os.replace(library, path)

@@ -13,10 +13,11 @@ from antiphon.nn.kernels import column_sums, cross_entropy
 from antiphon.nn.products import product, product_format
 from antiphon.nn.table import add_gradient, add_rows
 
-IMPOSSIBLE = -1e30
-"""The logit of what must not be chosen."""
 UNLIKELY = -100.0
-"""The logit of what is not chosen, and does no harm to a mean of logits."""
+"""The logit of a sampled word that is a position's own, and is not to be chosen: finite, since smoothing takes a mean
+of all, and goes on counting it as one of the sampled."""
+_ALL = 1 << 62
+"""Draws after which every word was expected."""
 LOGITS = 1 << 22
 """Logits held at once where no gradient is needed: 16 MB in f32."""
 
@@ -153,7 +154,8 @@ class LogUniformSampler:
     def draw(self, number: int, update: int) -> tuple[np.ndarray, int]:
         """`number` distinct ids (n,) for this update, and how many draws they took."""
         size = len(self._order)
-        number = min(number, size)
+        if number >= size:  # nothing is left to chance, and nothing to be corrected
+            return self._order.copy(), _ALL
         rng = np.random.default_rng((self._seed % 2**64, update))
         drawn = np.empty(0, dtype=np.int64)
         while True:

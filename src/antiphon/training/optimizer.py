@@ -50,7 +50,9 @@ class Optimizer:
         """Updates done."""
         self._average = {name: p.detach().clone() for name, p in named.items()} if config.average else {}
         self._decay_sum = 0.0  # Σ log decay so far
-        self._caught_up = {name: torch.zeros(p.shape[0]) for name, p in self._sparse.items() if config.average}
+        self._caught_up = {
+            name: torch.zeros(p.shape[0], dtype=torch.float64) for name, p in self._sparse.items() if config.average
+        }
         self._rounds = choose_precision(config.precision) == "bf16"
         self._muon: Muon | None = None
         self._moments: dict[str, tuple[Tensor, Tensor]] = {}
@@ -124,7 +126,7 @@ class Optimizer:
         weights, average = self._sparse[name].data, None
         if self._average:  # first the average of these rows is brought to now
             caught_up = self._caught_up[name]
-            average = self._average[name], torch.exp(self._decay_sum - caught_up[rows]), decay
+            average = self._average[name], torch.exp(self._decay_sum - caught_up[rows]).float(), decay
             caught_up[rows] = self._decay_sum + math.log(decay)
         if moments := self._moments.get(name):
             touched, betas, update = self._touched[name], self._config.betas, self.updates
@@ -144,7 +146,7 @@ class Optimizer:
             return {name: p.detach() for name, p in self._model.named_parameters()}
         found = {name: self._average[name] for name in self._dense}
         for name, p in self._sparse.items():
-            waited = torch.exp(self._decay_sum - self._caught_up[name]).unsqueeze(1)
+            waited = torch.exp(self._decay_sum - self._caught_up[name]).float().unsqueeze(1)
             found[name] = torch.lerp(p.detach(), self._average[name], waited)
         return found
 

@@ -276,7 +276,7 @@ class _Trainer:
             raise
 
     def _ran(self) -> Run:
-        reason = self._descend()
+        begun, reason = self._position.update, self._descend()
         position = self._position
         finished = reason != INTERRUPTED
         if not finished and self._saved_update != position.update:
@@ -293,8 +293,9 @@ class _Trainer:
             folder=str(self._folder),
             skipped=position.skipped,
         )
-        if finished and not position.update and self._budget_spent():
-            self._tell(Warned(0, f"nothing was learnt: {reason} before the first update; give it more"))
+        if finished and position.update == begun and self._budget_spent():
+            told = "before the first update" if not begun else "since it began, which is what a budget counts from"
+            self._tell(Warned(begun, f"nothing was learnt: {reason} {told}; give it more"))
         self._tell(stopped)
         if self._corpus is not None:
             write_card(self._folder, self._config, self._corpus.card, len(self._corpus.train), stopped)
@@ -494,7 +495,7 @@ class _Trainer:
                     since_best=position.since_best,
                     bucket_losses=verdict.bucket_losses,
                     samples=verdict.samples,
-                    dominating=verdict.dominating,
+                    dominating=None if warming else verdict.dominating,  # who has learnt nothing says one thing
                 )
             )
         if diverged:
