@@ -330,7 +330,7 @@ def test_mistakes_of_evaluation_are_told():
         evaluate(MODELS["bpe"], PAIRS, ["blue"])
     with pytest.raises(DataError, match="no pairs"):
         evaluate(MODELS["bpe"], [], ["loss"])
-    with pytest.raises(DataError, match="hits needs 20 different targets, there are 5"):
+    with pytest.raises(DataError, match="hits needs 19 wrong answers to every source, to one there are 4"):
         evaluate(MODELS["bpe"], PAIRS, ["hits"], limit=5)
 
 

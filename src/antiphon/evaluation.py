@@ -95,16 +95,18 @@ def evaluate(
         targets_of.setdefault(source, []).append(target)
 
     figures: dict[str, float] = {}
+    hits: dict[str, float] = {}
+    if "hits" in names:  # first, since there may be too few pairs for it
+        weight = parse_config({"search": {**model.config.search.model_dump(), **search}}).search.mmi
+        hits = _hits(model, pairs, targets_of, np.random.default_rng(abs(seed)), weight)
     if _OF_ANSWERS & set(names):
         predictions = dict(zip(targets_of, model.predict(list(targets_of), seed=seed, **search), strict=True))
         figures |= _of_answers(model, names, pairs, targets_of, predictions, tokenize)
     if _OF_LIKELIHOOD & set(names):
         figures |= _of_likelihood(model, names, pairs, *model.score_tokens(pairs))
-    if "hits" in names:
-        weight = parse_config({"search": {**model.config.search.model_dump(), **search}}).search.mmi
-        figures |= _hits(model, pairs, targets_of, np.random.default_rng(abs(seed)), weight)
     return {
         **figures,
+        **hits,
         "pairs": len(pairs),
         "sources": len(targets_of),
         "seconds": round(time.perf_counter() - started, 3),
@@ -232,13 +234,13 @@ def _hits(
     for source, target in (pairs[place] for place in measured):
         right = set(targets_of[source])
         needed = len(right) + _CANDIDATES - 1  # so many hold enough wrong ones, even if all right ones are among them
-        if len(pool) < needed:
+        drawn = [pool[place] for place in rng.choice(len(pool), min(needed, len(pool)), replace=False)]
+        wrong = [other for other in drawn if other not in right][: _CANDIDATES - 1]
+        if len(wrong) < _CANDIDATES - 1:
             raise DataError(
-                f"hits needs {needed} different targets, there are {len(pool)}",
+                f"hits needs {_CANDIDATES - 1} wrong answers to every source, to one there are {len(wrong)}",
                 cure="evaluate on more pairs, or leave hits out of --metrics",
             )
-        drawn = [pool[place] for place in rng.choice(len(pool), needed, replace=False)]
-        wrong = [other for other in drawn if other not in right][: _CANDIDATES - 1]
         rows += [(source, candidate) for candidate in (target, *wrong)]
     nats, tokens = model.score_tokens(rows)
     figures = {"hits_at_1": measure.hits_at_1((nats / tokens).reshape(-1, _CANDIDATES))}
