@@ -337,6 +337,8 @@ def test_sampling(run: Run, model: FakeModel):
         "DRAWN", "drawn"
     )
     assert model.asked[0][1] == {"sample": True, "seed": 3, "top_k": 5}
+    assert run("predict", "m", "a", "--sample", "false").out.count("\n") == 1
+    assert model.asked[-1][1]["sample"] is False
 
 
 def test_json_lines(run: Run, model: FakeModel):

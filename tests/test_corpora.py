@@ -6,11 +6,13 @@ import csv
 import datetime
 import gzip
 import hashlib
+import http.server
 import io
 import os
 import random
 import sys
 import tarfile
+import threading
 import zipfile
 from collections.abc import Mapping
 from decimal import Decimal
@@ -164,6 +166,50 @@ def test_a_download_is_fetched_once_and_checked(tmp_path: Path, monkeypatch: pyt
     assert cached("toy", [download]) == path
     with pytest.raises(DataError, match=r"could not be downloaded .*get it by hand and give it with --from PATH"):
         cached("toy", [download, Download(url, "b.txt")])
+
+
+class Broken(http.server.BaseHTTPRequestHandler):
+    """Promises more bytes than it sends; or sends a page where an archive is asked for."""
+
+    def do_GET(self) -> None:
+        content = b"<html>please log in</html>"
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content) * (2 if self.path == "/half" else 1)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+def test_what_did_not_come_whole_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path / "cache"))
+    with http.server.HTTPServer(("127.0.0.1", 0), Broken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        with pytest.raises(DataError, match="the connection ended after 26 of 52 bytes"):
+            cached("toy", [Download(f"{url}/half", "a.txt")])
+        with pytest.raises(DataError, match="what came is no zip file"):
+            cached("toy", [Download(f"{url}/page", "a.zip")])
+        assert cached("toy", [Download(f"{url}/page", "a.txt")]).read_bytes().startswith(b"<html>")
+        server.shutdown()
+    assert [path.name for path in (tmp_path / "cache" / "toy").iterdir()] == ["a.txt"]
+
+
+def test_a_damaged_archive_of_the_cache_says_what_to_delete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ANTIPHON_CACHE", str(tmp_path))
+    (tmp_path / "tatoeba").mkdir()
+    for members in ({"b.txt": b""}, {}):
+        zipped(tmp_path / "tatoeba" / "fra-eng.zip", members)
+        with pytest.raises(DataError, match=r"fra-eng\.zip; delete it, and run again"):
+            prepare("tatoeba", out=tmp_path / "out", options={"pair": "en-fr"})
+    with zipfile.ZipFile(tmp_path / "tatoeba" / "fra-eng.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("fra.txt", b"go\tva\n" * 1000)
+    content = bytearray((tmp_path / "tatoeba" / "fra-eng.zip").read_bytes())
+    content[45:60] = b"\xff" * 15
+    (tmp_path / "tatoeba" / "fra-eng.zip").write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot be read .*delete it"):
+        prepare("tatoeba", out=tmp_path / "out", options={"pair": "en-fr"})
 
 
 # What a corpus comes in.

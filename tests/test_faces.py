@@ -158,6 +158,21 @@ LOG = [as_record(progress(update, 2 + 5 * math.exp(-update / 100))) for update i
 LOG += [as_record(VALIDATED), as_record(progress(600, math.nan))]
 
 
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(90, ", stops at 14:01"), (2 * 86_400, ", stops on 03 May, 14:00"), (1e18, "")]
+)
+def test_the_end_is_told_by_the_clock_while_anybody_thinks_of_it(seconds, told):
+    console = page()
+    with TrainingScreen(console, now=lambda: datetime(2026, 5, 1, 14, 0)) as screen:
+        screen(replace(progress(10, 3.0), seconds_left=seconds))
+    assert f" left{told} · epoch" in " ".join(printed(console).split())
+
+
+def test_a_curve_whose_best_has_no_loss_has_no_mark():
+    best = {**as_record(VALIDATED), "dev_loss": math.nan}
+    assert read_curve([*LOG[:3], best]).best is None
+
+
 def test_a_curve_has_the_points_of_the_log_and_later_ones_win():
     again = {**as_record(VALIDATED), "dev_loss": 2.0, "best": False}
     curve = read_curve([*LOG, again])

@@ -152,6 +152,74 @@ def test_two_panes(page):
     assert page.locator("#pane-attention .map").count() == 1
 
 
+def refuse(page: Any, path: str, status: int = 429) -> None:
+    told = '{"error": {"message": "the queue is full", "type": "x", "param": null, "code": 429}}'
+    page.route(path, lambda route: route.fulfill(status=status, body=told, content_type="application/json"))
+
+
+@pytest.fixture
+def hindered(browser: Any, server: Running) -> Iterator[Any]:
+    """A page whose requests may fail, which browsers log as errors."""
+    page = browser.new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/")
+    expect(page.locator("#model option")).to_have_count(1)
+    yield page
+    page.close()
+
+
+def test_what_was_not_answered_can_be_said_again(hindered):
+    page = hindered
+    page.get_by_role("button", name="Talk", exact=True).click()
+    refuse(page, "**/v1/chat/completions")
+    page.get_by_label("What you say").fill(DATE)
+    page.keyboard.press("Enter")
+    expect(page.locator("#fault")).to_have_text("the queue is full")
+    expect(page.get_by_label("What you say")).to_have_value(DATE)
+    assert page.locator("#log > li").count() == 0
+    page.unroute("**/v1/chat/completions")
+    page.keyboard.press("Enter")
+    page.locator("#log .acts").wait_for()
+    assert page.locator("#log > li").count() == 2
+
+
+def test_what_a_server_refuses_is_not_said_to_be_done(hindered):
+    page = hindered
+    answer = say(page, DATE)
+    refuse(page, "**/turns/*")
+    good = answer.get_by_role("button", name="Good answer")
+    good.click()
+    expect(page.locator("#fault")).to_have_text("the queue is full")
+    page.unroute("**/turns/*")
+    good.click()
+    expect(good).to_have_attribute("aria-pressed", "true")
+    refuse(page, "**/conversations/*")
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("button", name=re.compile("Delete")).first.click()
+    expect(page.locator("#fault")).to_have_text("the queue is full")
+    expect(page.locator("#past > li")).to_have_count(1)
+    page.unroute("**/conversations/*")
+    page.get_by_role("button", name=re.compile("Delete")).first.click()
+    expect(page.locator("#past > li")).to_have_count(0)
+
+
+def test_two_panes_show_the_answer_to_the_last_text(page):
+    page.get_by_role("button", name="Two panes").click()
+    field = page.get_by_label("Text", exact=True)
+    for text in ("x" * 100, DATE):
+        field.fill(text)
+        page.keyboard.press("Control+Enter")
+    expect(page.locator("#pane-answer")).to_have_text("1979-05-03")
+    expect(page.locator("#pane-attention .map")).to_have_count(1)
+    field.fill("3 de mayo de 1979 " * 8)
+    page.keyboard.press("Control+Enter")
+    expect(page.locator("#pane-answer")).to_contain_text("only its end was read")
+
+
+def test_what_is_written_from_the_right_is_laid_out_so(page):
+    answer = say(page, "3 مايو 1979")
+    assert answer.locator("p").first.evaluate("p => getComputedStyle(p).unicodeBidi") == "plaintext"
+
+
 def test_stopping_keeps_what_was_said(page, server):
     page.get_by_role("button", name="Talk", exact=True).click()
     page.get_by_label("What you say").fill("x" * 100)
@@ -177,6 +245,9 @@ def test_a_token_is_asked_for(browser):
     with running({"dates": antiphon.load("dates")}, token="secret", hosts=None) as server:
         page = browser.new_page()
         page.goto(f"http://127.0.0.1:{server.port}/")
+        page.get_by_role("textbox", name="Token").fill("wrong")
+        page.get_by_role("button", name="Enter").click()
+        expect(page.get_by_role("heading", name="That is not this server's token")).to_be_visible()
         page.get_by_role("textbox", name="Token").fill("secret")
         page.get_by_role("button", name="Enter").click()
         expect(page.locator("#model option")).to_have_count(1)

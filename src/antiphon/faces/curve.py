@@ -49,7 +49,8 @@ def read_curve(log: Sequence[Mapping[str, Any]]) -> Curve:
             if metric != "loss":
                 scores[record["update"]] = record["score"]
             best = record["update"] if record["best"] else best
-    return Curve(_points(train), _points(dev), metric, _points(scores), best)
+    found = _points(dev)
+    return Curve(_points(train), found, metric, _points(scores), best if best in dict(found) else None)
 
 
 def draw_curve(log: Sequence[Mapping[str, Any]], path: Path) -> bool:

@@ -33,6 +33,7 @@ _FLAGS = {
 }
 
 _SWITCHES = {flag for flag, field in _FLAGS.items() if field.annotation is bool}
+_SWITCHES |= {flag.replace("--search.", "--") for flag in _SWITCHES if flag.startswith("--search.")}
 
 
 def _shapes(_type: Any, tokens: Any) -> int | list[Any]:

@@ -18,6 +18,8 @@ from rich.text import Text
 from antiphon.faces.screen import duration, say, shown, stderr
 from antiphon.training.progress import Event, Joined, Member, Progress, Started, Stopped, Student, Validated, Warned
 
+_FAR = 10 * 365 * 86_400
+"""Seconds from which on nobody asks when."""
 EXAMPLE = "some text"
 _TYPED = re.compile(r"[^\W_][^\x00-\x1f\"\\$`!%]{0,59}")
 """What stands between quotes as it is, in any shell, and fits a line."""
@@ -126,8 +128,7 @@ class TrainingScreen:
         if event.seconds_left is None:
             parts.append(f"{duration(event.seconds)} so far")
         else:
-            end = self._now() + timedelta(seconds=event.seconds_left)
-            parts.append(f"{duration(event.seconds_left)} left, stops at {end:%H:%M}")
+            parts.append(f"{duration(event.seconds_left)} left{self._end(event.seconds_left)}")
         parts.append(f"epoch {event.epoch:.1f}")
         line = " · ".join(parts)
         if self._live.is_started:
@@ -135,6 +136,14 @@ class TrainingScreen:
         elif event.seconds - self._last_line >= self._every:
             self._last_line = event.seconds
             self._say(line)
+
+    def _end(self, seconds: float) -> str:
+        """When it stops, if that is a day that anybody thinks of."""
+        if seconds > _FAR:
+            return ""
+        now = self._now()
+        end = now + timedelta(seconds=seconds)
+        return f", stops at {end:%H:%M}" if seconds < 86_400 else f", stops on {end:%d %B, %H:%M}"
 
     def _validated(self, event: Validated) -> None:
         self._dev = f"dev {event.dev_loss:.3f}"

@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from antiphon.config import SearchConfig
-from antiphon.data.pairs import join_context
+from antiphon.data.pairs import TURN, join_context
 from antiphon.errors import AntiphonError, DataError, FolderError, MissingExtraError, SaveError
 from antiphon.faces.record import as_record, looks
 from antiphon.faces.screen import shown
@@ -88,6 +88,7 @@ class _Room:
         search = model.config.search
         knobs = {knob: getattr(search, knob) for knob in forms.SEARCH}
         context = model.config.data.context
+        self.turns = context + 1
         self.record = {
             "id": name,
             "object": "model",
@@ -212,7 +213,7 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
     async def predict(form: forms.PredictForm, request: Request) -> Response:
         """Answer texts, with n-best lists and attention."""
         room = rooms.of(form.model)
-        _check_texts(form.texts, limits)
+        _check_texts(form.texts, limits, turns=room.turns)
         settings = _predict_settings(form, room.model, limits)
         work = _begin(lambda: room.batcher.predict(form.texts, settings))
         found = await _Asked(request, limits.seconds).whole(work)
@@ -235,7 +236,8 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
     async def attention(form: forms.AttentionForm, request: Request) -> Response:
         """Where a model looks while it is made to write a target: the attention of any answer."""
         room = rooms.of(form.model)
-        _check_texts([form.source, form.target], limits)
+        _check_texts([form.source], limits, turns=room.turns)
+        _check_texts([form.target], limits)
         work = _begin(lambda: room.batcher.attention(form.source, form.target))
         [found] = await _Asked(request, limits.seconds).whole(work)
         return _json({"model": room.name, "nats": float(found.score), **looks(found)})
@@ -566,12 +568,19 @@ def _texts(messages: Sequence[forms.Message]) -> list[str]:
     return texts
 
 
-def _check_texts(texts: Sequence[str], limits: Limits, *, count: int | None = None) -> None:
-    """Raises Refusal."""
+def _check_texts(texts: Sequence[str], limits: Limits, *, count: int | None = None, turns: int = 1) -> None:
+    """Raises Refusal.
+
+    Args:
+        texts: what is to be read or written.
+        limits: the server's.
+        count: what they count as; None: as many as they are.
+        turns: of a conversation that a text may be made of.
+    """
     if (len(texts) if count is None else count) > limits.texts and not count == 1:
         raise Refusal(422, f"a request may have {limits.texts} texts at most")
-    longest = max(map(len, texts), default=0)
-    if longest > limits.text:
+    longest, most = max(map(len, texts), default=0), turns * (limits.text + len(f" {TURN} "))
+    if longest > (most if turns > 1 else limits.text):
         raise Refusal(422, f"a text may have {limits.text:,} characters at most, this has {longest:,}")
 
 

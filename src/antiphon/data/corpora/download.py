@@ -13,6 +13,7 @@ from pathlib import Path
 
 from antiphon.errors import DataError
 
+_BEGINS = {".zip": b"PK", ".gz": b"\x1f\x8b"}
 _TIMEOUT = 60.0  # seconds without a byte
 
 
@@ -54,6 +55,8 @@ def _fetch(download: Download, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(request, timeout=_TIMEOUT) as answer, part.open("wb") as file:
             shutil.copyfileobj(answer, file)
+            if (promised := answer.headers.get("Content-Length", "")).isdecimal() and int(promised) != file.tell():
+                raise OSError(f"the connection ended after {file.tell():,} of {int(promised):,} bytes")
         _verify(part, download, cure)
         part.replace(path)
     except (OSError, HTTPException) as error:
@@ -63,9 +66,14 @@ def _fetch(download: Download, path: Path) -> None:
 
 
 def _verify(path: Path, download: Download, cure: str) -> None:
-    if download.sha256 is None:
-        return
+    begins = next((begin for ending, begin in _BEGINS.items() if download.name.endswith(ending)), b"")
     with path.open("rb") as file:
+        if file.read(len(begins)) != begins:  # a page of a network that first wants a password, perhaps
+            what = f"what came is no {download.name.rpartition('.')[2]} file"
+            raise DataError(what, where=download.url, cure=cure)
+        if download.sha256 is None:
+            return
+        file.seek(0)
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != download.sha256:
         what = f"the download has sha256 {found[:12]}…, not {download.sha256[:12]}…"

@@ -80,6 +80,10 @@ class Recipe:
         refuse_foreign(out, self.name)
         parts = self.read(self._open(source, chosen), chosen, seed)
         if not parts.train:
+            if self.downloads is None:
+                raise DataError(
+                    f"no training pairs of {self.title} were asked for", where="--train", cure="ask for some"
+                )
             where = str(source or self.origin)
             raise DataError(f"no training pairs of {self.title} found", where=where, cure="is this the right archive?")
         card = Card(
@@ -100,7 +104,9 @@ class Recipe:
     def _open(self, source: Path | None, options: Options) -> Source | None:
         if self.downloads is None:
             return None
-        return Source(source if source is not None else cached(self.name, self.downloads(options)))
+        if source is not None:
+            return Source(source)
+        return Source(cached(self.name, self.downloads(options)), fetched=True)
 
     def _choose(self, given: Options) -> dict[str, str | int]:
         chosen = {name: option.default for name, option in self.options.items()}

@@ -77,7 +77,7 @@ def _from_turk(source: Source, tables: list[str], skipped: Counter[str]) -> Iter
 
 def _rows(source: Source, name: str) -> Iterator[dict[str, str]]:
     try:
-        yield from csv.DictReader(source.lines(name))
+        yield from csv.DictReader(f"{line}\n" for line in source.lines(name))  # a field may have several
     except csv.Error as error:
         cure = "get it again from its authors"
         raise DataError(f"{name} is no table ({error})", where=str(source.path), cure=cure) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import lzma
 import tarfile
 import zipfile
 import zlib
@@ -17,17 +18,33 @@ from antiphon.errors import DataError
 MOST = 1 << 31
 """Bytes that a member, or a tar as a whole, may unpack to: the largest of the corpora has a tenth of it."""
 
-_DAMAGED = (OSError, EOFError, RuntimeError, NotImplementedError, zlib.error, zipfile.BadZipFile, tarfile.TarError)
+_DAMAGED = (
+    OSError,
+    EOFError,
+    RuntimeError,
+    NotImplementedError,
+    UnicodeDecodeError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    tarfile.TarError,
+)
 
 
 class Source:
     """The files of a corpus by name, whatever they are packed in; ``.gz`` is unpacked on the way."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises DataError when there is nothing at `path`."""
+    def __init__(self, path: Path, *, fetched: bool = False) -> None:
+        """Raises DataError when there is nothing at `path`.
+
+        Args:
+            path: an archive, a folder or a file.
+            fetched: whether it was downloaded, and may be again.
+        """
         if not path.exists():
             raise DataError("no such file or folder", where=str(path), cure="check the path given with --from")
         self.path = path
+        self._again = "delete it, and run again" if fetched else ""
 
     def names(self, *endings: str) -> list[str]:
         """Members whose name ends in one of `endings`, sorted."""
@@ -45,7 +62,9 @@ class Source:
         """As `find`, but raises DataError where none is there."""
         found = self.find(*names)
         if found is None:
-            raise DataError(f"no {names[0]} in it", where=str(self.path), cure="is this the authors' archive?")
+            raise DataError(
+                f"no {names[0]} in it", where=str(self.path), cure=self._again or "is this the authors' archive?"
+            )
         return found
 
     def read(self, member: str) -> bytes:
@@ -99,7 +118,7 @@ class Source:
 
     def _damaged(self, error: BaseException, member: str = "") -> DataError:
         what = f"{member or 'the archive'} cannot be read ({error})"
-        return DataError(what, where=str(self.path), cure="get it again from its authors")
+        return DataError(what, where=str(self.path), cure=self._again or "get it again from its authors")
 
 
 def _refuse_larger(size: int) -> None:

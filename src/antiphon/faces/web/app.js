@@ -26,12 +26,12 @@ const memory = {
   },
 };
 
-const state = { models: [], turns: [], conversation: null, going: null };
+const state = { models: [], turns: [], conversation: null, going: null, pane: null, viewChosen: false, token: null };
 
 // The server.
 
 function token() {
-  try { return sessionStorage.getItem("antiphon.token"); } catch { return null; }
+  try { return state.token ?? sessionStorage.getItem("antiphon.token"); } catch { return state.token; }
 }
 
 async function call(path, { method = "POST", body, signal } = {}) {
@@ -45,7 +45,7 @@ async function call(path, { method = "POST", body, signal } = {}) {
   }
   if (!answer.ok) {
     const told = await answer.json().catch(() => null);
-    throw new Error(told?.error?.message ?? `the server said ${answer.status}`);
+    throw Object.assign(new Error(told?.error?.message ?? `the server said ${answer.status}`), { status: answer.status });
   }
   return answer;
 }
@@ -54,10 +54,14 @@ const json = async (path, options) => (await call(path, options)).json();
 
 function askForToken() {
   const dialog = $("ask-token");
+  if (token()) $("token-title").textContent = "That is not this server's token";
+  dialog.returnValue = "";
   if (!dialog.open) dialog.showModal();
-  return new Promise((resolve) => {
+  return new Promise((resolve, reject) => {
     dialog.addEventListener("close", () => {
-      sessionStorage.setItem("antiphon.token", $("token").value);
+      if (dialog.returnValue !== "entered") return reject(new Error("without its token this server answers nothing; load the page again to enter it"));
+      state.token = $("token").value;
+      try { sessionStorage.setItem("antiphon.token", state.token); } catch { /* no storage: this page keeps it */ }
       resolve();
     }, { once: true });
   });
@@ -123,21 +127,22 @@ function messages() {
   const read = (model()?.antiphon.context ?? 0) + 1;
   return state.turns.slice(-read).flatMap((turn) => [
     { role: "user", content: turn.said },
-    ...(turn.answer === null ? [] : [{ role: "assistant", content: turn.answer }]),
+    ...(turn.answer ? [{ role: "assistant", content: turn.answer }] : []),
   ]);
 }
 
 async function send(text) {
-  const turn = { said: text, answer: null, id: null, source: text, thumb: 0, better: null, model: $("model").value };
+  const source = model()?.antiphon.context ? null : text;  // with turns before it, the server says what was read
+  const turn = { said: text, answer: null, id: null, source, thumb: 0, better: null, model: $("model").value };
   state.turns.push(turn);
   $("welcome").hidden = true;
-  const item = answerItem(turn);
-  $("log").append(saidItem(text), item.element);
+  const item = answerItem(turn), said = saidItem(text);
+  $("log").append(said, item.element);
   scroll();
   const going = new AbortController();
   state.going = going;
   busy(true);
-  let given = "";
+  let given = "", failed = false;
   try {
     const { seed, ...others } = knobs();
     const { mmi } = model()?.antiphon.search ?? {};  // one person waits: rank answers, where the model does
@@ -149,9 +154,10 @@ async function send(text) {
       if (event.error) throw new Error(event.error.message);
       const piece = event.choices[0]?.delta.content ?? "";
       if (piece) {
+        const below = atBottom();  // who has scrolled up to read stays there
         given += piece;
         item.text.textContent = given;
-        scroll();
+        if (below) scroll();
       }
       if (event.antiphon) {
         turn.source = event.antiphon.source;
@@ -160,21 +166,37 @@ async function send(text) {
       }
     }
   } catch (error) {
+    failed = true;
     fault(error);
   } finally {
     turn.answer = given;
-    item.finish();
     if (state.going === going) {
       state.going = null;
       busy(false);
     }
+  }
+  if (failed && !given && state.turns.includes(turn)) {  // as if it had not been said: it may be said again
+    state.turns.splice(state.turns.indexOf(turn), 1);
+    said.remove();
+    item.element.remove();
+    $("welcome").hidden = state.turns.length > 0;
+    $("said").value ||= text;
+    say("Not answered.");
+  } else {
+    item.finish();
     say(`Answer: ${given || "nothing"}`);
   }
+  if (document.activeElement === document.body) $("said").focus();  // Send and Stop take turns, and the focus with them
 }
 
 function busy(on) {
   $("send").hidden = on;
   $("stop").hidden = !on;
+}
+
+function atBottom() {
+  const log = $("log");
+  return log.scrollHeight - log.scrollTop - log.clientHeight < 40;
 }
 
 function scroll() {
@@ -202,17 +224,19 @@ function acts(turn, body) {
     h("button", {
       type: "button", title: label, "aria-label": label, "aria-pressed": String(turn.thumb === value),
       onclick: guarded(async () => {
-        turn.thumb = turn.thumb === value ? 0 : value;
-        await call(`turns/${turn.id}`, { method: "PUT", body: { thumb: turn.thumb } });
+        const thumb = turn.thumb === value ? 0 : value;
+        await call(`turns/${turn.id}`, { method: "PUT", body: { thumb } });
+        turn.thumb = thumb;
         thumbs.forEach((thumb, place) => thumb.setAttribute("aria-pressed", String(turn.thumb === (place ? -1 : 1))));
         say("Noted.");
       }),
     }, sign));
   const better = h("button", { type: "button", onclick: () => correct(turn, body) }, "Better answer");
   const kept = turn.id ? [...thumbs, better] : [];
-  return h("div", { className: "acts" }, ...kept,
+  const known = turn.source === null ? [] : [  // of an answer that was stopped nobody said what was read for it
     toggle("Attention", body, ".looks", () => attention(turn.source, turn.answer, turn.model)),
-    toggle("Alternatives", body, ".others", () => alternatives(turn)));
+    toggle("Alternatives", body, ".others", () => alternatives(turn))];
+  return h("div", { className: "acts" }, ...kept, ...known);
 }
 
 /** A button that shows something made on demand, and takes it away again. */
@@ -221,7 +245,13 @@ function toggle(label, body, selector, make) {
     type: "button", "aria-expanded": "false",
     onclick: guarded(async () => {
       const there = body.querySelector(selector);
-      if (there) there.remove(); else body.append(await make());
+      button.disabled = true;
+      try {
+        if (there) there.remove(); else body.append(await make());
+      } finally {
+        button.disabled = false;
+        button.focus();
+      }
       button.setAttribute("aria-expanded", String(!there));
       if (!there) body.lastElementChild.scrollIntoView({ block: "nearest" });
     }),
@@ -256,12 +286,17 @@ function showBetter(turn, body) {
 
 async function alternatives(turn) {
   const { max_tokens, ...chosen } = knobs();
-  const drawn = chosen.sample ?? model()?.antiphon.search.sample;
-  const width = drawn ? {} : { beam: Math.max(chosen.beam ?? 0, 8) };
-  const body = { model: turn.model, texts: [turn.source], nbest: drawn ? 8 : 5, ...chosen, ...width };
+  const body = { model: turn.model, texts: [turn.source], ...chosen, ...several(chosen, 8) };
   const { predictions: [found] } = await json("predict", { body });
   const all = [found, ...found.alternatives].slice(0, 6);
   return h("ol", { className: "others", "aria-label": "Alternatives" }, ...all.map((one) => scored(one)));
+}
+
+/** How many answers to ask for: as many as the beam has, where one was chosen. */
+function several(chosen, drawn) {
+  if (chosen.sample ?? model()?.antiphon.search.sample) return { nbest: drawn };
+  const beam = chosen.beam ?? 8;
+  return { beam, nbest: Math.min(5, beam) };
 }
 
 const scored = (one) => h("li", {}, one.text, h("span", { className: "score", title: "log-probability over the length penalty; with mmi, what answers are ranked by" }, one.score.toFixed(2)));
@@ -343,7 +378,11 @@ function showPast() {
 }
 
 async function forget(id) {
-  await call(`conversations/${id}`, { method: "DELETE" }).catch((error) => fault(error));
+  try {
+    await call(`conversations/${id}`, { method: "DELETE" });
+  } catch (error) {
+    if (error.status !== 404) throw error;  // else it is gone already; the id is the only key to it
+  }
   memory.set("past", memory.get("past", []).filter((one) => one.id !== id));
   if (id === state.conversation) begin();
   showPast();
@@ -374,6 +413,7 @@ async function open(id) {
   }
   const name = kept.turns.at(-1).model;
   if (state.models.some((one) => one.id === name)) $("model").value = name;
+  showOwnKnobs();
   showPast();
   view("talk");
   scroll();
@@ -384,11 +424,14 @@ async function open(id) {
 async function answerPane() {
   const source = $("pane-source").value;
   const { max_tokens, ...chosen } = knobs();
-  const body = { model: $("model").value, texts: [source], nbest: 5, attention: true, ...chosen };
-  if (!(chosen.sample ?? model()?.antiphon.search.sample)) body.beam = Math.max(chosen.beam ?? 0, 8);
+  const body = { model: $("model").value, texts: [source], attention: true, ...chosen, ...several(chosen, 5) };
   if (max_tokens !== undefined) body.max_length = max_tokens;
-  const { predictions: [found] } = await json("predict", { body });
+  state.pane?.abort();  // an answer to an earlier text must not stand beside this one
+  const going = state.pane = new AbortController();
+  for (const place of ["pane-answer", "pane-others", "pane-attention"]) $(place).replaceChildren();
+  const { predictions: [found] } = await json("predict", { body, signal: going.signal });
   $("pane-answer").textContent = found.text;
+  if (found.truncated) $("pane-answer").append(h("p", { className: "quiet" }, "The text was too long: only its end was read."));
   $("pane-others").replaceChildren(...found.alternatives.map(scored));
   $("pane-attention").replaceChildren(drawAttention(found));
   say(`Answer: ${found.text}`);
@@ -435,8 +478,13 @@ async function start() {
   $("knobs").addEventListener("submit", (event) => event.preventDefault());
   $("knobs").addEventListener("change", () => memory.set("knobs", knobs()));
   $("knobs").addEventListener("reset", () => memory.set("knobs", {}));
-  $("view-talk").addEventListener("click", () => view("talk"));
-  $("view-panes").addEventListener("click", () => view("panes"));
+  for (const name of ["talk", "panes"]) {
+    $(`view-${name}`).addEventListener("click", () => { state.viewChosen = true; view(name); });
+  }
+  document.querySelector(".skip").addEventListener("click", (event) => {  // the address keeps the conversation
+    event.preventDefault();
+    $($("talk").hidden ? "pane-source" : "said").focus();
+  });
   $("new").addEventListener("click", () => { begin(); view("talk"); $("said").focus(); });
   $("stop").addEventListener("click", () => state.going?.abort());
   $("composer").addEventListener("submit", (event) => {
@@ -447,7 +495,7 @@ async function start() {
     send(text);
   });
   $("said").addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
+    if (event.key === "Enter" && !event.shiftKey && !event.isComposing && event.keyCode !== 229) {  // 229: Safari, of an input method
       event.preventDefault();
       $("composer").requestSubmit();
     }
@@ -460,7 +508,7 @@ async function start() {
   const chooseView = () => {
     showOwnKnobs();
     $("welcome-model").textContent = $("model").value;
-    view(model()?.antiphon.talks || state.turns.length ? "talk" : "panes");
+    if (!state.viewChosen) view(model()?.antiphon.talks || state.turns.length ? "talk" : "panes");
   };
   $("model").addEventListener("change", chooseView);
   window.addEventListener("hashchange", guarded(async () => { if (location.hash.length > 16) await open(location.hash.slice(1)); }));

@@ -25,9 +25,19 @@ function fields(form) {
   return h("div", { className: "scroll", tabIndex: 0 }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
 }
 
+function token() {
+  try { return sessionStorage.getItem("antiphon.token"); } catch { return null; }
+}
+
 async function start() {
-  const headers = sessionStorage.getItem("antiphon.token") ? { Authorization: `Bearer ${sessionStorage.getItem("antiphon.token")}` } : {};
-  const description = await (await fetch("openapi.json", { headers })).json();
+  const headers = token() ? { Authorization: `Bearer ${token()}` } : {};
+  const answer = await fetch("openapi.json", { headers });
+  if (!answer.ok) {
+    const where = h("a", { href: "./" }, "the page");
+    document.getElementById("paths").append(h("p", {}, "This server wants its token first: enter it on ", where, ", and come back in the same tab."));
+    return;
+  }
+  const description = await answer.json();
   const forms = description.components.schemas;
   const place = document.getElementById("paths");
   const of = (content) => forms[content?.["application/json"]?.schema?.$ref?.split("/").at(-1)];
