@@ -260,7 +260,7 @@ class SearchConfig(_Group):
     beam: Annotated[int, Field(ge=1, le=64)] = 4
     """Hypotheses kept; 1: greedy."""
     nbest: Count = 1
-    """Answers given per source, at most ``beam``."""
+    """Answers given per source; of a search at most ``beam``."""
     length_penalty: Annotated[float, Field(ge=0)] = 0.6
     """Exponent a of the length penalty ((5 + length) / 6)^a (Wu et al. 2016); 0: none."""
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0

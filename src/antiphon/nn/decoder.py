@@ -25,8 +25,9 @@ from antiphon.nn.state import DecoderState, LayerState, Memory
 class Decoder(nn.Module):
     """L recurrent layers and an attention, parallel or feeding.
 
-    Parallel: layer 1 reads the target alone, so all its positions, then the attention of all positions, then the
-    layers above (which read state and context, as in RNMT+, Chen et al. 2018) are each one call.
+    Parallel: layer 1 reads the target alone, so all its positions, then the attention of all positions, then layer 2,
+    which reads state and context, and each layer above it are one call. (RNMT+, Chen et al. 2018, gives all layers
+    the context.)
     Feeding: the context of step t-1 enters step t (Bahdanau et al. 2015; Luong et al. 2015, section 3.3), the
     top layer's state is the query, and positions must wait for each other.
     Monotonic attention is parallel, and what it looks at enters layer 1 too: it does not depend on any state.

@@ -109,7 +109,7 @@ class Optimizer:
                     factor=factor,
                     rate=rate,
                     betas=self._config.betas,
-                    weight_decay=self._config.weight_decay if p.dim() > 1 else 0.0,
+                    weight_decay=self._config.weight_decay if p.dim() > 1 and p.shape[-1] > 1 else 0.0,
                     update=self.updates,
                     average=average,
                     rounded=rounded,
