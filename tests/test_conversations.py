@@ -170,7 +170,7 @@ def test_the_command(store, address, tmp_path, capsys):
     assert lines[2:] == ["hi\tyes\toh", "so\tSO"], "what nobody should learn is left out"
     liked = [turn("liked", "hi", answer="yes", thumb=1), turn("liked", "hi", answer="no", thumb=-1)]
     store.add([*liked, turn("golden", "hi", answer="no", better="gold"), turn("golden", "hi", answer="meh", thumb=1)])
-    assert run("export", "--out", str(tmp_path / "talks.dialogue"))[2].startswith("6 conversations")
+    assert run("export", "--out", str(tmp_path / "talks.dialogue"))[2].startswith("6 lines")
     lines = (tmp_path / "talks.dialogue").read_text().splitlines()
     assert lines[4:] == ["hi\tyes", "hi\tgold"], "what people thought of an answer is not lost"
     assert run("delete", "again-0123456789", "worst", "liked", "golden")[0] == 0

@@ -177,11 +177,12 @@ def test_a_preset_is_what_auto_chooses_for_data_of_its_kind(name, count, pair):
         assert getattr(preset.train, knob) == getattr(chosen.train, knob)
 
 
-@pytest.mark.parametrize(("epochs", "share"), [(1, 0.8), (20, 0.8), (50, 0.5), (500, 0.05)])
-def test_auto_learns_from_sampled_words_for_so_many_passes_and_then_from_all(epochs, share):
+@pytest.mark.parametrize(("epochs", "share", "words"), [(1, 0.8, 0), (20, 0.8, 0), (50, 0.5, 0.1), (500, 0.05, 0.1)])
+def test_auto_learns_from_sampled_words_for_so_many_passes_and_then_from_all(epochs, share, words):
     sentences = [Pair(" ".join(["the", "dog"] * 5), " ".join(["der", "hund"] * 5) + f" {n}") for n in range(100)]
     chosen, _ = settle(Repeated(sentences, 290), None, {"train": {"epochs": epochs}})
     assert chosen.train.sampled_until == share
+    assert chosen.model.word_dropout == words, "what comes often would be learnt by heart"
 
 
 def test_an_unknown_preset_names_the_nearest(tmp_path):

@@ -87,6 +87,14 @@ def test_forms_in_three_columns(tmp_path: Path, order: tuple[int, int, int]) -> 
             assert read_pairs(path) == [Pair(*pair) for pair in told]
 
 
+def test_a_line_of_three_columns_means_the_same_wherever_it_stands(tmp_path: Path, monkeypatch) -> None:
+    path = write(tmp_path / "a.tsv", "a\tb\nc\td\ngo on\tweiter\tfoo;bar\n")
+    for size in (1, 2, 100):
+        monkeypatch.setattr("antiphon.data.pairs.SPAN_LINES", size)
+        with pytest.raises(DataError, match=r"3 columns where two are needed, .*a\.tsv:3"):
+            read_pairs(path)
+
+
 def test_a_pipe_is_refused_in_words(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 

@@ -243,7 +243,7 @@ def test_a_preset_file_that_was_changed_is_not_read_again_and_that_is_told(pairs
     preset.write_text("[train]\nmax_updates = 20\n")
     assert antiphon.train(pairs, out, preset=str(preset), resume=True, observer=watcher).updates == 12
     told, end = (event.message for event in watcher.of(Warned))
-    assert "nothing was learnt: all of its 12 updates are done since it began" in end
+    assert "nothing more was learnt: all of its 12 updates are done, and a budget counts from" in end
     assert "mine.toml is not what it was when the run began, and is not read again" in told
     preset.unlink()
     assert antiphon.train(pairs, out, preset=str(preset), resume=True).updates == 12

@@ -211,9 +211,9 @@ class Model:
         """
         pairs = _list(pairs, *_NO_PAIR)
         for pair in pairs:
-            sides = _list(pair, *_NO_PAIR)
-            if isinstance(pair, str) or len(sides) != 2 or not all(isinstance(side, str) for side in sides):
-                told = type(pair).__name__ if isinstance(pair, str) else [type(side).__name__ for side in sides]
+            several = isinstance(pair, (tuple, list, np.ndarray))
+            if not several or [isinstance(side, str) for side in pair] != [True, True]:
+                told = [type(side).__name__ for side in pair] if several else type(pair).__name__
                 raise UsageError(f"{_NO_PAIR[0]}, not {told}", cure=_NO_PAIR[1])
         sources = self._sources([source for source, _ in pairs])
         targets = self._targets([target for _, target in pairs], sources)

@@ -58,6 +58,8 @@ SAMPLED_UNTIL = 0.8
 """Most of the budget in which subwords are learnt from sampled ones: half of an update's products would be theirs."""
 SAMPLED_PASSES = 25
 """Passes after which sampled ones teach nothing more."""
+OFTEN = 30
+"""Passes through sentences from which on they would be learnt by heart, were not whole words dropped as well."""
 ALIGNED = 0.7
 """Of the nats that targets cost by how common their tokens are, the share that an alignment with the sources may cost
 where both run in one direction (pronunciations cost 0 to 0.44; forms with features around them 0.08 to 0.55; dates
@@ -407,7 +409,11 @@ def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget:
     passes, updates = budget(pairs, positions=max(lengths), tokens=lengths[1], rows=1200, usual=_fewer(pairs, 40))
     knobs: Tree = {
         "data": {"tokenizer": "bpe", "vocabulary": 4000 if pairs < 10_000 else 6000},
-        "model": {**_sized(256 if pairs < 50_000 else 384), "dropout": _dropout(passes, pairs, 0.3)},
+        "model": {
+            **_sized(256 if pairs < 50_000 else 384),
+            "dropout": _dropout(passes, pairs, 0.3),
+            "word_dropout": 0.1 if passes >= OFTEN else 0.0,
+        },
         "train": {"batch_tokens": 1200, "sampled_until": _sampled_until(passes), **_pace(passes, updates)},
         "search": {"beam": 5, "length_penalty": 1.0},
     }

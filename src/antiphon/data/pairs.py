@@ -133,7 +133,8 @@ class Span(NamedTuple):
     context: int
     """Earlier turns joined in front of a source (dialogue)."""
     features: int | None = None
-    """The column that holds features where a line of a TSV has three, as far as the file's first lines tell."""
+    """The column that holds features where a line of a TSV has three; 0: lines have two; None: the file's beginning
+    does not tell, and every span is to say."""
 
     @property
     def bytes(self) -> int:
@@ -286,6 +287,7 @@ def spread(pairs: list[Pair], count: int) -> list[Pair]:
 
 def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
     tags, path = _features_column(lines) if span.features is None else span.features, span.files[0][0]
+    tags = tags or None
     for number, line in enumerate(lines, start=span.line):
         columns = [column.strip() for column in line.split("\t")]
         if len(columns) == 3 and tags is not None:
@@ -316,14 +318,14 @@ def _features_column(lines: list[str]) -> int | None:
 
 
 def _features_column_of(spans: Sequence[Span]) -> int | None:
-    """The same of a file that begins with lines of three columns, by its first spans."""
+    """The same of a file, by its first spans; 0 if its first line has another number of columns."""
     for span in spans[:_TELLING]:
         [(path, start, end)] = span.files
         lines = _read_lines(Path(path), start, end, span.line)
+        if span is spans[0] and next((line.count("\t") for line in lines if line.strip()), 2) != 2:
+            return 0
         if (column := _features_column(lines)) is not None:
             return column
-        if next((line.count("\t") for line in lines if line.strip()), 2) != 2:
-            break
     return None
 
 

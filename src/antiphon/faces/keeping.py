@@ -94,7 +94,7 @@ def _export(kept: Conversations, ids: Sequence[str], out: Path | None) -> Iterat
         yield from map(escaped, lines)
         return
     write_lines(out, lines)
-    note(f"{len(turns):,} turns in {out}" if out.suffix != ".dialogue" else f"{len(lines):,} conversations in {out}")
+    note(f"{len(turns):,} turns in {out}" if out.suffix != ".dialogue" else f"{len(lines):,} lines in {out}")
 
 
 def _dialogues(turns: Sequence[Turn]) -> list[str]:

@@ -176,7 +176,7 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
         """Answer the last turn of a conversation, in OpenAI's format; with ``stream`` as server-sent events."""
         room = rooms.of(form.model or "")
         context = room.model.config.data.context
-        said = _texts(form.messages)[-(context + 1) :]
+        said = _texts(form.messages, context + 1)
         _check_texts(said, limits)
         source = join_context(said, context)
         settings, whole = _chat_settings(form, room.model, limits)
@@ -227,7 +227,8 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
         """log P(target | source) of pairs."""
         room = rooms.of(form.model)
         pairs = [(pair.source, pair.target) for pair in form.pairs]
-        _check_texts([text for pair in pairs for text in pair], limits, count=len(pairs))
+        _check_texts([source for source, _ in pairs], limits, turns=room.turns)
+        _check_texts([target for _, target in pairs], limits)
         work = _begin(lambda: room.batcher.score(pairs))
         found = await _Asked(request, limits.seconds).whole(work)
         return _json({"model": room.name, "scores": [{"nats": nats, "tokens": tokens} for nats, tokens in found]})
@@ -552,13 +553,13 @@ def _knobs(form: forms.SearchForm, model: Model, limits: Limits) -> dict[str, An
     return knobs
 
 
-def _texts(messages: Sequence[forms.Message]) -> list[str]:
-    """What was said, turn by turn, the last by a person. Raises Refusal."""
+def _texts(messages: Sequence[forms.Message], most: int) -> list[str]:
+    """What was said, turn by turn, so many turns at most, the last by a person. Raises Refusal."""
     talk = [one for one in messages if one.role == "user" or (one.role == "assistant" and one.content is not None)]
     if not talk or talk[-1].role != "user":
         raise Refusal(422, "the last message must be a user's")
     texts = []
-    for message in talk:
+    for message in talk[-most:]:
         content = message.content
         parts = [] if content is None or isinstance(content, str) else content
         if message.role == "user" and (content is None or any(part.type != "text" for part in parts)):
@@ -579,9 +580,9 @@ def _check_texts(texts: Sequence[str], limits: Limits, *, count: int | None = No
     """
     if (len(texts) if count is None else count) > limits.texts and not count == 1:
         raise Refusal(422, f"a request may have {limits.texts} texts at most")
-    longest, most = max(map(len, texts), default=0), turns * (limits.text + len(f" {TURN} "))
-    if longest > (most if turns > 1 else limits.text):
-        raise Refusal(422, f"a text may have {limits.text:,} characters at most, this has {longest:,}")
+    longest, most = max(map(len, texts), default=0), turns * limits.text + (turns - 1) * len(f" {TURN} ")
+    if longest > most:
+        raise Refusal(422, f"a text may have {most:,} characters at most, this has {longest:,}")
 
 
 def _source_tokens(model: Model, source: str) -> int:

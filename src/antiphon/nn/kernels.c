@@ -31,7 +31,7 @@ static inline uint16_t narrow(float value) { /* to the nearest, ties to even */
 }
 
 /* a - n * b, which the compiler must not join with another product of n: what a sum of both would lose is the point */
-#ifdef __FMA__
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define LESS(a, n, b) __builtin_fmaf(-(n), b, a)
 #else
 #define LESS(a, n, b) ((a) - (n) * (b))

@@ -17,7 +17,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
@@ -531,8 +531,14 @@ def _built() -> ctypes.CDLL | str:
         return "ANTIPHON_KERNELS=torch"
     if platform.system() != "Linux":
         return "they are for Linux"  # elsewhere the way to share PyTorch's threads is untried
-    asked = [shlex.split(os.environ.get("CC", "cc")), ["gcc"]]
-    compilers = [[found, *words[1:]] for words in asked if words and (found := shutil.which(words[0]))]
+    compilers: list[list[str]] = []
+    for asked in (os.environ.get("CC", "cc"), "gcc"):
+        with suppress(ValueError):  # of quotes, one that is not closed
+            words = shlex.split(asked)
+            if words and (found := shutil.which(words[0])):
+                compilers.append([found, *words[1:]])
+    if len(compilers) == 2 and all(len(words) == 1 for words in compilers):  # cc is often gcc
+        compilers = compilers[: 1 if os.path.samefile(compilers[0][0], compilers[1][0]) else 2]
     library, fault = None, "no C compiler; install gcc, or set CC"
     for compiler in compilers:
         try:
@@ -561,14 +567,29 @@ def _loaded(compiler: list[str]) -> ctypes.CDLL:
     """The library of this compiler's. Raises CalledProcessError, OSError, SubprocessError."""
     source = resources.files("antiphon.nn").joinpath("kernels.c").read_text(encoding="utf-8")
     flags = [*_FLAGS, *_machine_flags()]
-    path = _cache() / f"kernels-{_key(source, compiler, flags)}.so"
-    if path.exists():
+    name = f"kernels-{_key(source, compiler, flags)}.so"
+    fault = OSError("there is no folder to keep them in")
+    for folder in _caches():
+        path = folder / name
+        if not _whole(path):  # as after a power cut: to load half a library may end the process
+            _build(source, compiler, flags, path)
         try:
             return ctypes.CDLL(str(path))
-        except OSError:  # damaged, as by a power cut
-            path.unlink()
-    _build(source, compiler, flags, path)
-    return ctypes.CDLL(str(path))
+        except OSError as error:  # from some folders nothing may be run
+            fault = error
+    raise fault
+
+
+def _whole(path: Path) -> bool:
+    """Whether a library is there, and is what was built."""
+    try:
+        return _sum(path) == path.with_suffix(".sum").read_text(encoding="ascii")
+    except (OSError, ValueError):
+        return False
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _machine_flags() -> list[str]:
@@ -589,21 +610,26 @@ def _key(source: str, compiler: list[str], flags: list[str]) -> str:
     except OSError:
         lines = [platform.processor()]
     processor = "".join(sorted({line for line in lines if line.startswith(("model name", "flags"))}))
-    parts = "\0".join((source, " ".join(flags), version.decode(errors="replace"), processor, torch.__version__))
+    parts = "\0".join(
+        (source, " ".join((*compiler[1:], *flags)), version.decode(errors="replace"), processor, torch.__version__)
+    )
     return hashlib.sha256(parts.encode()).hexdigest()[:20]
 
 
-def _cache() -> Path:
-    """Where libraries are kept: in the user's cache, or else in a folder of the user's among temporary ones."""
+def _caches() -> Iterator[Path]:
+    """Where libraries may be kept: in the user's cache, or else in a folder of the user's among temporary ones."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     own, shared = Path(base) / "antiphon", Path(tempfile.gettempdir()) / f"antiphon-{os.getuid()}"
+    found = False
     for folder in (own, shared):
         with suppress(OSError):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             owned = folder.stat() if folder == own else folder.lstat()  # there a link may be somebody else's
             if stat.S_ISDIR(owned.st_mode) and owned.st_uid == os.getuid() and os.access(folder, os.W_OK):
-                return folder
-    return Path(tempfile.mkdtemp(prefix="antiphon-"))
+                found = True
+                yield folder
+    if not found:
+        yield Path(tempfile.mkdtemp(prefix="antiphon-"))
 
 
 def _build(source: str, compiler: list[str], flags: list[str], path: Path) -> None:
@@ -619,4 +645,7 @@ def _build(source: str, compiler: list[str], flags: list[str], path: Path) -> No
             subprocess.run(command, capture_output=True, timeout=120, check=True)
         with library.open("rb+") as file:
             os.fsync(file.fileno())
+        summed = Path(scratch) / "kernels.sum"
+        summed.write_text(_sum(library), encoding="ascii")
+        os.replace(summed, path.with_suffix(".sum"))
         os.replace(library, path)

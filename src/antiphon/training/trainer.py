@@ -184,6 +184,7 @@ class _Trainer:
         prepared = replace(prepared, config=config, part=(peers.rank, peers.size))
         self._prepared, self._config, self._folder, self._corpus = prepared, config, folder, corpus
         self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
+        self._had_ended = False  # before this sitting
         self._stopping = False  # several processes: one of them was interrupted, and all know it
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
@@ -230,6 +231,7 @@ class _Trainer:
         self._seconds_before = position.seconds
         if position.finished and position.since_best >= self._config.train.patience:
             position.since_best = 0  # it had stopped for want of patience, and is to go on: with new patience
+        self._had_ended = position.finished
         if position.finished:
             position.finished, position.setbacks = False, 0
         if self._peers.leads:
@@ -293,9 +295,11 @@ class _Trainer:
             folder=str(self._folder),
             skipped=position.skipped,
         )
-        if finished and position.update == begun and self._budget_spent():
-            told = "before the first update" if not begun else "since it began, which is what a budget counts from"
-            self._tell(Warned(begun, f"nothing was learnt: {reason} {told}; give it more"))
+        if finished and position.update == 0 and not position.setbacks and self._budget_spent():
+            self._tell(Warned(0, f"nothing was learnt: {reason} before the first update; give it more"))
+        elif self._had_ended and position.update == begun:
+            told = f"nothing more was learnt: {reason}"
+            self._tell(Warned(begun, f"{told}, and a budget counts from a run's beginning; give it more"))
         self._tell(stopped)
         if self._corpus is not None:
             write_card(self._folder, self._config, self._corpus.card, len(self._corpus.train), stopped)

@@ -180,7 +180,7 @@ async function send(text) {
     said.remove();
     item.element.remove();
     $("welcome").hidden = state.turns.length > 0;
-    $("said").value ||= text;
+    $("said").value = [text, $("said").value].filter(Boolean).join("\n");
     say("Not answered.");
   } else {
     item.finish();
@@ -250,7 +250,7 @@ function toggle(label, body, selector, make) {
         if (there) there.remove(); else body.append(await make());
       } finally {
         button.disabled = false;
-        button.focus();
+        if (document.activeElement === document.body) button.focus();
       }
       button.setAttribute("aria-expanded", String(!there));
       if (!there) body.lastElementChild.scrollIntoView({ block: "nearest" });
