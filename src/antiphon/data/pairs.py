@@ -286,11 +286,11 @@ def spread(pairs: list[Pair], count: int) -> list[Pair]:
 
 
 def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
-    tags, path = _features_column(lines) if span.features is None else span.features, span.files[0][0]
-    tags = tags or None
+    path = span.files[0][0]
+    tags = _features_column(lines) if span.features is None else span.features
     for number, line in enumerate(lines, start=span.line):
         columns = [column.strip() for column in line.split("\t")]
-        if len(columns) == 3 and tags is not None:
+        if len(columns) == 3 and tags:
             key, pair = columns[0], Pair(f"{columns[tags]} {columns[0]}", columns[3 - tags])
         elif len(columns) == 2:
             key, pair = features.without(columns[0]), Pair(*columns)

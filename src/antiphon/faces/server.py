@@ -175,10 +175,9 @@ def create_app(models: Mapping[str, Model], conversations: Conversations | None,
     async def chat_completions(form: forms.ChatForm, request: Request) -> Response:
         """Answer the last turn of a conversation, in OpenAI's format; with ``stream`` as server-sent events."""
         room = rooms.of(form.model or "")
-        context = room.model.config.data.context
-        said = _texts(form.messages, context + 1)
+        said = _texts(form.messages, room.turns)
         _check_texts(said, limits)
-        source = join_context(said, context)
+        source = join_context(said, room.turns - 1)
         settings, whole = _chat_settings(form, room.model, limits)
         turn = _Turns(keeper if form.store is not False else None, form.conversation, said[-1], source, room.name)
         asked = _Asked(request, limits.seconds)
@@ -569,16 +568,15 @@ def _texts(messages: Sequence[forms.Message], most: int) -> list[str]:
     return texts
 
 
-def _check_texts(texts: Sequence[str], limits: Limits, *, count: int | None = None, turns: int = 1) -> None:
+def _check_texts(texts: Sequence[str], limits: Limits, *, turns: int = 1) -> None:
     """Raises Refusal.
 
     Args:
         texts: what is to be read or written.
         limits: the server's.
-        count: what they count as; None: as many as they are.
         turns: of a conversation that a text may be made of.
     """
-    if (len(texts) if count is None else count) > limits.texts and not count == 1:
+    if len(texts) > limits.texts:
         raise Refusal(422, f"a request may have {limits.texts} texts at most")
     longest, most = max(map(len, texts), default=0), turns * limits.text + (turns - 1) * len(f" {TURN} ")
     if longest > most:

@@ -267,7 +267,7 @@ def digests(folder: Path) -> dict[str, str]:
     names = (TOKENIZER, SOURCE_TOKENIZER, TARGET_TOKENIZER)
     paths = [folder / name for name in names if (folder / name).is_file()]
     paths += sorted(path for path in (folder / IDS).rglob("*") if path.is_file() and not path.name.startswith("."))
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in paths}
+    return {path.relative_to(folder).as_posix(): digest(path) for path in paths}
 
 
 def sums_of(facts: Mapping[str, Any]) -> dict[str, str]:
@@ -281,10 +281,10 @@ def sums_of(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def changed(folder: Path, sums: Mapping[str, str]) -> list[str]:
     """Which of the files with these sha256 are missing or hold something else now; names within the folder."""
-    return [name for name, sha256 in sums.items() if _digest(folder / name) != sha256]
+    return [name for name, sha256 in sums.items() if digest(folder / name) != sha256]
 
 
-def _digest(path: Path) -> str:
+def digest(path: Path) -> str:
     """Hexadecimal sha256 of a file; empty where it cannot be read."""
     try:
         with path.open("rb") as file:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +106,9 @@ def not_read_again(folder: Path, preset: str | None) -> list[str]:
     return [f"{preset} is not what it was when the run began, and is not read again: what is to change is a flag"]
 
 
-def _sum_of(preset: str | None) -> str | None:
-    """Of a preset's own file, its sha256; None if it is none, or not there."""
-    if preset is None or not preset.endswith(".toml"):
-        return None
-    with suppress(OSError):
-        return hashlib.sha256(Path(preset).read_bytes()).hexdigest()
-    return None
+def _sum_of(preset: str | None) -> str:
+    """Of a preset's own file, its sha256; empty if it is none, or not there."""
+    return files.digest(Path(preset)) if preset is not None and preset.endswith(".toml") else ""
 
 
 def begin_again(
