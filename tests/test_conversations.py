@@ -134,6 +134,15 @@ def test_retention_forgets(store):
     assert [kept.conversation for kept in store.every_turn()] == ["young"]
 
 
+def test_a_retention_longer_than_the_calendar_forgets_nothing(store):
+    heard: list[Exception | None] = []
+    keeper = Keeper(store, days=1e9)
+    keeper.keep(turn("young"), heard.append)
+    keeper.close()
+    assert heard == [None]
+    assert [kept.conversation for kept in store.every_turn()] == ["young"]
+
+
 def test_the_command(store, address, tmp_path, capsys):
     talk = [turn("talk-0123456789abc", "hello", thumb=1), turn("talk-0123456789abc", "and\x1b you?", better="fine")]
     store.add([*talk, turn("other-0123456789", "x")])

@@ -129,6 +129,28 @@ def test_many_processes_update_as_one(pairs: Path, tmp_path: Path, count: int, m
     assert_alike(tmp_path / "many", tmp_path / "one", updates=14)
 
 
+SUMMED = """
+import os, torch
+from torch import nn
+from antiphon.training.distributed import joined
+rank = int(os.environ["RANK"])
+everyones, ones, nobodys = (nn.Parameter(torch.zeros(2)) for _ in range(3))
+everyones.grad = torch.tensor([1.0, rank])
+ones.grad = torch.ones(2) if rank else None
+with joined(10.0, 0.0) as peers:
+    told = peers.sum_gradients([everyones, ones, nobodys], [], 3.0)
+assert told == [6.0], told
+assert everyones.grad.tolist() == [2.0, 1.0]
+assert ones.grad.tolist() == [1.0, 1.0]
+assert nobodys.grad is None
+"""
+
+
+def test_what_nobody_has_a_gradient_of_is_left_alone() -> None:
+    for code, told in ended(started(2, ["-c", SUMMED])):
+        assert code == 0, told
+
+
 def test_torchrun_starts_it_and_many_go_on_with_what_one_began(pairs: Path, tmp_path: Path) -> None:
     more = {"data": {"tokenizer": "bpe", "subword_dropout": 0.2, "vocabulary": 40}, "model": {"dropout": 0.2}}
     antiphon.train(pairs, tmp_path / "run", knobs=knobs(5, more))

@@ -21,7 +21,7 @@ from safetensors.numpy import load_file
 
 import antiphon
 from antiphon.config import Config, DataConfig, SearchConfig, parse_config
-from antiphon.errors import AntiphonError, FolderError, UsageError
+from antiphon.errors import AntiphonError, FolderError, SaveError, UsageError
 from antiphon.export import folder as folder_of_export
 from antiphon.export import graph
 from antiphon.export.folder import export
@@ -31,7 +31,7 @@ from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime import bundled as shelf
 from antiphon.runtime.bundled import BOT, bundled, introduction
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
-from antiphon.runtime.onnx_engine import load_engine
+from antiphon.runtime.onnx_engine import OnnxEngine, load_engine
 from antiphon.search import beam, greedy
 from antiphon.training.checkpoint import save_weights
 from test_laws import EVERY, SRC, SRC_LEN, TGT_IN, TGT_OUT, make
@@ -228,15 +228,34 @@ def test_a_quantised_export_says_what_it_costs(run, tmp_path, monkeypatch):
     assert not (tmp_path / "refused").exists()
 
 
-@pytest.mark.parametrize("fault", [KeyboardInterrupt, OSError])
-def test_an_export_that_is_interrupted_leaves_nothing(run, tmp_path, monkeypatch, fault):
+@pytest.mark.parametrize(("fault", "told"), [(KeyboardInterrupt, KeyboardInterrupt), (OSError, SaveError)])
+def test_an_export_that_is_interrupted_leaves_nothing(run, tmp_path, monkeypatch, fault, told):
     def interrupted(*_):
         raise fault
 
     monkeypatch.setattr(folder_of_export, "compare", interrupted)
-    with pytest.raises(fault):
+    with pytest.raises(told):
         export(run, tmp_path / "half")
     assert not (tmp_path / "half").exists()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_an_export_that_gives_no_numbers_is_refused(run, tmp_path, monkeypatch):
+    scores = OnnxEngine.score
+    monkeypatch.setattr(OnnxEngine, "score", lambda *asked: scores(*asked) * (np.nan if asked[2].size > 1 else 1))
+    with pytest.raises(FolderError, match="differs from the run: by nan"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_memory_than_a_model_may_have_is_told(exported):
+    code = (
+        "import antiphon\nfrom antiphon.runtime import onnx_engine\nonnx_engine.MOST_MEMORY = 1 << 20\n"
+        f"try: antiphon.load({str(exported)!r}).predict(['a b c d e f g'] * 20000)\n"
+        "except antiphon.AntiphonError as error: print(repr(error))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, encoding="utf-8", timeout=60)
+    assert "more memory than a model may have" in done.stdout, done
 
 
 def test_exporting_overwrites_nothing_and_leaves_nothing_half_done(run, exported, tmp_path):

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 import antiphon
 from antiphon.config import Config, parse_config
+from antiphon.data.alignment import Alignment
+from antiphon.data.placeholders import Placeholders
 from antiphon.data.tokenizer import BOS, EOS, Tokenizer
 from antiphon.errors import DataError, FolderError, MissingExtraError, UsageError
 from antiphon.evaluation import METRICS, evaluate, unknown_text
-from antiphon.model import END, Model, load
+from antiphon.model import END, Model, Spoken, load
 from antiphon.search import Hypothesis
 from fakes import FakeEngine
 
@@ -69,6 +71,18 @@ def test_streamed_pieces_join_to_the_answer(text, kind, sampled):
     pieces = list(model.stream(text, **search))
     assert "".join(pieces) == model.predict(text, **search).text
     assert all(pieces)
+
+
+@given(st.lists(st.integers(5, 22), max_size=12))
+def test_marks_between_letters_that_compose_change_no_stream(ids):
+    plain = Tokenizer("char", ["ᄒ", "ᄂ", "ᅡ", "ᅳ", "ᆫ", "e", "u", "o", "\u0301", "\u0308", " ", "a"])
+    tokenizer = plain.aligned(Alignment.learn([([5], [5])], source=plain.size, target=plain.size))
+    mark = tokenizer.next_id
+    assert mark is not None
+    for every in (1, 2, 3):
+        row = [token for place, one in enumerate(ids) for token in [min(one, mark), *[mark] * (place % every == 0)]]
+        spoken = Spoken(tokenizer, Placeholders())
+        assert "".join([*map(spoken.add, row), spoken.end()]) == tokenizer.decode(row)
 
 
 def test_a_stream_never_takes_back_what_it_said():

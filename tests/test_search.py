@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -279,3 +281,27 @@ def test_an_ensembles_probability_is_the_mean(rows):
             each = [np.exp(member.score(*one)) for member in members]
             np.testing.assert_allclose(np.exp(engine.score(*one)), np.mean(each, axis=0), rtol=1e-5)
             assert found.log_prob == pytest.approx(float(engine.score(*one).sum()), abs=1e-4)
+
+
+@dataclass
+class Blind(FakeEngine):
+    """As a model without attention."""
+
+    def step(self, y, state, memory, k):
+        out = super().step(y, state, memory, k)
+        return dataclasses.replace(out, attention=np.zeros_like(out.attention))
+
+
+@pytest.mark.parametrize(("members", "whole"), [([FakeEngine(), Blind()], 1), ([Blind(), Blind()], 0)])
+def test_an_ensemble_looks_where_those_look_that_look(members, whole):
+    engine = Ensemble(members)
+    memory, state = engine.encode(*padded([[5, 6, 7], [8]]))
+    assert engine.step(np.array([BOS, BOS]), state, memory, 1).attention.sum(axis=1) == pytest.approx([whole, whole])
+
+
+@pytest.mark.parametrize("members", range(1, 9))
+def test_padding_scores_0_in_an_ensemble(members):
+    tgt_out = np.array([[5, EOS, PAD, PAD], [5, 6, 7, EOS]])
+    tgt_in = np.array([[BOS, 5, PAD, PAD], [BOS, 5, 6, 7]])
+    scores = Ensemble([FakeEngine()] * members).score(*padded([[5, 6], [7]]), tgt_in, tgt_out)
+    assert scores[0, 2:].tolist() == [0, 0]

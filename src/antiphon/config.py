@@ -261,7 +261,7 @@ class SearchConfig(_Group):
     """Hypotheses kept; 1: greedy."""
     nbest: Count = 1
     """Answers given per source; of a search at most ``beam``."""
-    length_penalty: Annotated[float, Field(ge=0)] = 0.6
+    length_penalty: Annotated[float, Field(ge=0, le=10)] = 0.6
     """Exponent a of the length penalty ((5 + length) / 6)^a (Wu et al. 2016); 0: none."""
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
     """No n-gram of tokens of this size twice in one answer; 0: no rule."""

@@ -230,7 +230,8 @@ class Conversations:
 
     def delete_older(self, days: float) -> int:
         """Forget conversations in which nothing was said for so many days. Raises SaveError."""
-        before = datetime.now(UTC) - timedelta(days=days)
+        now = datetime.now(UTC)
+        before = now - timedelta(days=min(days, now.toordinal() - 1))
         with self._writing() as connection:
             return connection.execute(sql.delete(_conversations).where(_conversations.c.changed < before)).rowcount
 
@@ -303,7 +304,7 @@ class Keeper:
     def _purge(self) -> None:
         if self._days is not None and time.monotonic() - self._purged > PURGE_SECONDS:
             self._purged = time.monotonic()
-            with suppress(SaveError):  # the next look comes, and a turn that cannot be kept is told to who said it
+            with suppress(Exception):  # the next look comes, and a turn that cannot be kept is told to who said it
                 self._conversations.delete_older(self._days)
 
 

@@ -9,6 +9,7 @@ folder inside it as well, and is loaded in their place.
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -178,7 +179,8 @@ def _add(place: Path, sentence: str, *, title: Path | None = None) -> None:
     """Puts a sentence at the end of a card, where one of its kind may stand already; the card's title is the name of
     this folder then."""
     card, kind = place / files.CARD, sentence.partition(": ")[0]
-    written = card.read_text(encoding="utf-8").partition(f"\n{kind}")[0]
+    written = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {place.resolve().name}\n"
+    written = re.sub(rf"\n*^{kind}: .*$", "", written, flags=re.MULTILINE)
     if title is not None:
         written = f"# {title.resolve().name}\n{written.partition(chr(10))[2]}"
-    files.write_text(card, f"{written}\n{sentence}\n")
+    files.write_text(card, f"{written.rstrip()}\n\n{sentence}\n")

@@ -32,6 +32,7 @@ END = "</s>"
 
 _POSITIONS = 4096  # source positions x beam in one batch of a search; source and target positions of a scoring
 _LOGITS = 2**25  # most rows x V at one step of a search, and target positions x V of a scoring: 128 MB
+_MOST_LOGITS = 4 * _LOGITS  # of all threads together: what a step needs besides is several times as much
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +94,7 @@ class Model:
         self.config = config
         self.folder = folder
         self.threads = threads
+        self._logits = min(_LOGITS, _MOST_LOGITS // threads)
         self.learnt_from: list[Learnt] = []
         """What it, or the models that answer together in it, have learnt from, where their folders say so."""
 
@@ -171,16 +173,16 @@ class Model:
                 answers.append((row, replace(best, alternatives=others)))
             return answers
 
-        rows = max(1, _LOGITS // (width * self.engine.vocabulary))
+        rows = max(1, self._logits // (width * self.engine.vocabulary))
         parts = self._side_by_side(answered, lengths, _POSITIONS // width, rows)
         answers = dict(itertools.chain.from_iterable(parts))
         return [answers[row] for row in range(len(sources))]
 
     def stream(self, text: str, **search: Any) -> Iterator[str]:
-        """Pieces of the answer as they are decoded; joined they are the text `predict` gives.
+        """Pieces of the answer as they are decoded; joined they are the text `predict` gives with ``beam=1, mmi=0``.
 
-        Always one token after the other: greedy, or sampled with ``sample=True``. A beam cannot be streamed, since
-        its best hypothesis may change to the last; ``beam`` is not looked at.
+        Always one token after the other: greedy, or sampled with ``sample=True``. What is chosen among whole answers
+        cannot be streamed, since the best may change to the last: ``beam`` and ``mmi`` are not looked at.
 
         Raises:
             UsageError: as `predict`; before the first piece.
@@ -227,7 +229,7 @@ class Model:
             tgt_in = padded([[BOS, *targets[row]] for row in rows])
             nats[rows] = self.engine.score(src, src_len, tgt_in, tgt_out).astype(np.float64).sum(axis=1)
 
-        self._side_by_side(scored, longest, min(_POSITIONS, _LOGITS // self.engine.vocabulary))
+        self._side_by_side(scored, longest, min(_POSITIONS, self._logits // self.engine.vocabulary))
         return nats, tokens
 
     def attention(self, source: str, target: str) -> Prediction:
@@ -236,6 +238,8 @@ class Model:
         Its score is log P(target | source) in nats, without length penalty.
         """
         [read] = self._sources([source])
+        if not isinstance(target, str):
+            raise UsageError(f"a target must be text, not {type(target).__name__}", cure="give str")
         [ids] = self._targets([target], [read])
         memory, state = self.engine.encode(*self._padded([read]))
         looks = []
@@ -357,9 +361,11 @@ class Spoken:
         if self._tokenizer.backwards:  # the beginning comes last
             return ""
         text = self.text(self._ids)
-        settled = text[: _common(self._before, text)].rstrip()
+        if text == self._before:  # a mark: what comes may still compose with the last character
+            return ""
+        same = len(self._given) + _common(self._before, text, start=len(self._given))
         self._before = text
-        return self._give(settled)
+        return self._give(text[:same].rstrip())
 
     def end(self) -> str:
         """What was held back."""
@@ -495,7 +501,7 @@ def _distinct(told: list[tuple[str, Hypothesis]]) -> list[tuple[str, Hypothesis]
     return list(by_text.items())
 
 
-def _common(one: str, other: str) -> int:
-    """How many characters at the start are the same."""
+def _common(one: str, other: str, *, start: int) -> int:
+    """How many characters from ``start`` on are the same."""
     length = min(len(one), len(other))
-    return next((place for place in range(length) if one[place] != other[place]), length)
+    return next((place for place in range(start, length) if one[place] != other[place]), length) - start

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 from antiphon.data.batches import padded
 from antiphon.data.store import Shards, is_there
 from antiphon.data.tokenizer import BOS, EOS, PAD, TURN_ID
-from antiphon.errors import FolderError
+from antiphon.errors import FolderError, SaveError
 from antiphon.export.graph import encoder_graph, step_graph
 from antiphon.model import Model, load_one
 from antiphon.runtime import folder as files
@@ -114,8 +114,11 @@ def _export_one(source: Path, target: Path, quantise: Literal["int8"] | None) ->
         card = source / files.CARD
         written = card.read_text(encoding="utf-8") if card.is_file() else f"# {target.resolve().name}\n"
         files.write_text(target / files.CARD, f"{written.rstrip()}\n\n{_sentence(quantise, losses, same)}\n")
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
+        if isinstance(error, OSError):
+            cure = "free some space, or choose another --out"
+            raise SaveError(f"cannot export ({error.strerror or error})", where=str(target), cure=cure) from None
         raise
     size = sum((target / files.GRAPHS / name).stat().st_size for name in graphs)
     return Exported(target, size, difference, losses, same)
@@ -142,7 +145,7 @@ def compare(one: Model, other: Model) -> float:
         out, _ = _texts(rng, rows, one.target_tokenizer.size, 12)
         tgt_in = np.concatenate((np.full((rows, 1), BOS), np.where(out == EOS, PAD, out)[:, :-1]), axis=1)
         found = [model.engine.score(src, src_len, tgt_in, out) for model in (one, other)]
-        worst = max(worst, float(np.abs(found[0] - found[1]).max()))
+        worst = float(np.maximum(worst, np.abs(found[0] - found[1]).max()))  # NaN stays
     return worst
 
 

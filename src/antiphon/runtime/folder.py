@@ -206,7 +206,7 @@ def _no_folder(folder: Path) -> FolderError:
         return FolderError("not a folder", where=str(folder), cure="give the folder that holds config.json")
     try:
         beside = [entry.name for entry in folder.parent.iterdir() if entry.is_dir()]
-    except OSError:
+    except (OSError, ValueError):
         beside = []
     near = difflib.get_close_matches(folder.name, beside, n=1)
     cure = f"did you mean {folder.parent / near[0]}?" if near else "antiphon train --out makes model folders"

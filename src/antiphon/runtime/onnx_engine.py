@@ -13,7 +13,7 @@ import onnxruntime
 
 from antiphon.config import Config
 from antiphon.data.tokenizer import PAD
-from antiphon.errors import FolderError
+from antiphon.errors import FolderError, UsageError
 from antiphon.runtime.folder import ENCODER, GRAPHS, STEP
 from antiphon.runtime.onnx_file import BLOCK, read_onnx
 from antiphon.search.step import StepOutput
@@ -127,6 +127,11 @@ class OnnxEngine:
         try:
             made: list[Any] = list(session.run(None, asked))
         except Exception as error:  # a graph that fits its weights may still not fit what it is asked
+            if "Available memory" in str(error) or "Failed to allocate" in str(error):
+                cure = "give fewer or shorter texts at once, or fewer threads"
+                raise UsageError(
+                    "this takes more memory than a model may have", where=str(self._folder), cure=cure
+                ) from None
             raise self._damaged(_first_line(error)) from None
         return dict(zip(names, made, strict=True))
 
@@ -160,7 +165,7 @@ def load_engine(folder: Path, config: Config, *, source_vocabulary: int, target_
                 f"damaged graph ({_first_line(error)})", where=str(path), cure="export it again"
             ) from None
     src, src_len = np.array([[3, 2]]), np.array([2])
-    with contextlib.suppress(FolderError, IndexError, KeyError, RuntimeError, ValueError):
+    with contextlib.suppress(FolderError, UsageError, IndexError, KeyError, RuntimeError, ValueError):
         engine = OnnxEngine(sessions[0], sessions[1], target_vocabulary, folder / GRAPHS)
         found = engine.score(src, src_len, np.array([[1]]), np.array([[target_vocabulary - 1]]))
         if np.isfinite(found).all():

@@ -8,6 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from antiphon.data.tokenizer import PAD
 from antiphon.search.step import Engine, Rows, StepOutput
 
 FEWEST = 256
@@ -31,8 +32,8 @@ class _Together:
 class Ensemble:
     """Implements `antiphon.search.step.Engine` over engines with one vocabulary on each side.
 
-    Attention is the mean of theirs. Models of one kind trained from several seeds make other mistakes each; their mean
-    is usually better than the best of them, for as many times the work.
+    Attention is the mean of theirs that have any. Models of one kind trained from several seeds make other mistakes
+    each; their mean is usually better than the best of them, for as many times the work.
     """
 
     def __init__(self, engines: Sequence[Engine]) -> None:
@@ -70,11 +71,18 @@ class Ensemble:
         return StepOutput(
             np.take_along_axis(top, order, axis=1),
             np.take_along_axis(ids, order, axis=1).astype(np.int64),
-            np.stack([out.attention for out in outs]).mean(axis=0),
+            _mean_attention([out.attention for out in outs]),
             _Together(tuple(out.state for out in outs)),
         )
 
     def score(self, src: np.ndarray, src_len: np.ndarray, tgt_in: np.ndarray, tgt_out: np.ndarray) -> np.ndarray:
         """(N, T): the log of the mean probability of each token of tgt_out, exactly; 0 at padding."""
         scores = np.stack([engine.score(src, src_len, tgt_in, tgt_out) for engine in self._engines])
-        return np.logaddexp.reduce(scores, axis=0) - np.float32(np.log(len(self._engines)))
+        means = np.logaddexp.reduce(scores, axis=0) - np.float32(np.log(len(self._engines)))
+        return np.where(tgt_out == PAD, np.float32(0), means)
+
+
+def _mean_attention(looks: Sequence[np.ndarray]) -> np.ndarray:
+    """(N, S) of several: each row sums to 1, or to 0 where no model looks."""
+    total = np.sum(looks, axis=0)
+    return total / np.maximum(total.sum(axis=1, keepdims=True), 1.0)

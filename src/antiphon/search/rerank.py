@@ -18,6 +18,7 @@ def rerank(engine: Engine, found: list[list[Hypothesis]], config: SearchConfig) 
 
     Maximum mutual information (Li et al. 2016, "A diversity-promoting objective function", MMI-antiLM): what would be
     said to anything loses. P(T) is the model's own, of the answer to an empty source, so no second model is needed.
+    What is above 0, as with a λ near 1 much is, is made smaller by more words: the penalty then favours few.
 
     Args:
         engine: what found them.

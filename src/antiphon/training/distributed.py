@@ -93,7 +93,7 @@ class Peers:
                 dist.all_reduce(torch.zeros(1), group=self._group)
 
     def sum_gradients(self, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter], *told: float) -> list[float]:
-        """Every gradient becomes the sum over all processes; a gradient that nobody has stays None when alone.
+        """Every gradient becomes the sum over all processes; one that nobody has stays None, as when alone.
 
         Args:
             dense: parameters in an order that is the same everywhere.
@@ -118,19 +118,21 @@ class Peers:
 
     def _sum_dense(self, parameters: Sequence[nn.Parameter], told: Sequence[float]) -> list[float]:
         sizes = [p.numel() for p in parameters]
+        numbers = [*told, *(float(p.grad is not None) for p in parameters)]
         if not len(self._flat):
-            self._flat = torch.empty(sum(sizes) + len(told), device=parameters[0].device)
-        *parts, last = self._flat.split([*sizes, len(told)])
+            self._flat = torch.empty(sum(sizes) + len(numbers), device=parameters[0].device)
+        *parts, last = self._flat.split([*sizes, len(numbers)])
         for part, parameter in zip(parts, parameters, strict=True):
             if parameter.grad is None:
                 part.zero_()
             else:
                 part.copy_(parameter.grad.flatten())
-        last.copy_(torch.tensor(told))
+        last.copy_(torch.tensor(numbers))
         dist.all_reduce(self._flat, group=self._group)
-        for part, parameter in zip(parts, parameters, strict=True):
-            parameter.grad = part.view_as(parameter)
-        return last.tolist()
+        sums, owners = last.split([len(told), len(parameters)])
+        for part, parameter, owned in zip(parts, parameters, owners.tolist(), strict=True):
+            parameter.grad = part.view_as(parameter) if owned else None
+        return sums.tolist()
 
     def _gather_rows(self, parameters: Sequence[nn.Parameter]) -> None:
         """Row numbers travel as the bits of floats, before the rows: one buffer a process, padded to the longest."""

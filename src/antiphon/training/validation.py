@@ -84,7 +84,6 @@ def validate(
     loss = mean_loss(losses)
     metric = config.train.dev_metric
     pairs = spread(prepared.dev_pairs, config.train.dev_answers)
-    answers: list[str] = []
     found: dict[str, str] = {}
     if pairs:
         face = Model(
@@ -97,14 +96,13 @@ def validate(
         greedily = {"beam": 1, "nbest": 1, "sample": False, "mmi": 0.0}
         asked = list(dict.fromkeys(pair.source for pair in pairs))
         found = dict(zip(asked, (p.text for p in face.predict(asked, **greedily)), strict=True))
-        answers = [found[pair.source] for pair in pairs]
     references = [pair.target for pair in pairs]
     return Verdict(
         loss=loss,
         bucket_losses=losses,
         metric=metric,
-        score=loss if metric == "loss" else _score(metric, pairs, answers, prepared),
-        samples=[Sample(p.source, a, p.target) for p, a in zip(pairs[:SAMPLES], answers, strict=False)],
+        score=loss if metric == "loss" else _score(metric, pairs, found, prepared),
+        samples=[Sample(p.source, found[p.source], p.target) for p in pairs[:SAMPLES]],
         dominating=dominating_answer(list(found.values()), references),
     )
 
@@ -160,16 +158,15 @@ def _go_on(interrupted: Callable[[], bool]) -> None:
         raise InterruptedValidation
 
 
-def _score(metric: str, pairs: list[Pair], answers: list[str], prepared: Prepared) -> float:
-    """As `antiphon.evaluation.evaluate` scores: of several right answers to a source any will do."""
+def _score(metric: str, pairs: list[Pair], found: dict[str, str], prepared: Prepared) -> float:
+    """Of the answer to each source, as `antiphon.evaluation.evaluate` scores: of several right ones any will do."""
     if metric not in ("accuracy", "wer"):
-        return getattr(metrics, metric)(answers, [pair.target for pair in pairs])
-    right: dict[str, list[str]] = {pair.source: [] for pair in pairs}
+        return getattr(metrics, metric)([found[pair.source] for pair in pairs], [pair.target for pair in pairs])
+    right: dict[str, list[str]] = {source: [] for source in found}
     for source, target in prepared.dev_pairs:
         if source in right:
             right[source].append(target)
-    each = dict(zip((pair.source for pair in pairs), answers, strict=True))
-    found, references = list(each.values()), [right[source] for source in each]
+    answers, references = list(found.values()), list(right.values())
     if metric == "accuracy":
-        return metrics.accuracy(found, references)
-    return metrics.wer(found, references, symbols=prepared.target_tokenizer.kind == "symbol")
+        return metrics.accuracy(answers, references)
+    return metrics.wer(answers, references, symbols=prepared.target_tokenizer.kind == "symbol")
