@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -65,13 +66,13 @@ def model(monkeypatch: pytest.MonkeyPatch) -> FakeModel:
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """Stands for antiphon.train and keeps what it was called with."""
-    calls = SimpleNamespace(finished=True, validated=[])
+    calls = SimpleNamespace(finished=True, validated=[], best_dev=1.25)
 
     def train(data: str, out: Path, **options: Any) -> SimpleNamespace:
         calls.data, calls.out, calls.options = data, out, options
         for samples in calls.validated:
             options["observer"](Validated(1, 0.1, 1.0, "loss", 1.0, True, 0, [], samples=samples))
-        return SimpleNamespace(folder=out, best_dev=1.25, metric="loss", finished=calls.finished)
+        return SimpleNamespace(folder=out, best_dev=calls.best_dev, metric="loss", finished=calls.finished)
 
     monkeypatch.setattr(antiphon, "train", train)
     return calls
@@ -108,13 +109,34 @@ def test_every_knob_is_in_the_help_with_its_story(run: Run):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["trian"], 'unknown command "trian"; did you mean "train"? Available commands: '),
+        (["trian"], 'unknown command "trian"; did you mean "train"?\n'),
+        (["doctor"], 'unknown command "doctor"; see antiphon --help\n'),
         (["train", "x.tsv"], 'command "train" parameter --out requires an argument; see antiphon train --help'),
         (["predict"], 'command "predict" parameter MODEL requires an argument; see antiphon predict --help'),
         (["predict", "m", "--bem", "3"], "unknown option --bem; did you mean --beam?"),
         (["predict", "m", "-x"], "unknown option -x; see antiphon predict --help"),
         (["score", "m", "d", "e\nf"], 'unexpected argument "e f"; see antiphon score --help'),
-        (["predict", "m", "a", "--beam", "many"], 'invalid value for --beam: unable to convert "many" into int; see'),
+        (["predict", "m", "a", "--beam", "many"], 'invalid value for --beam: "many" is no whole number; see antiphon'),
+        (["train", "d", "--out", "o", "--seed", "1.5"], 'invalid value for --seed: "1.5" is no whole number; see'),
+        (["train", "d", "--out", "o", "--train.patience", "2.5"], 'invalid value for --train.patience: "2.5" is no wh'),
+        (["serve", "--port", "1e"], 'invalid value for --port: "1e" is no whole number; see antiphon serve --help'),
+        (
+            ["evaluate", "no/such", "no.tsv", "--metrics", "loss,bleuu"],
+            'no metric "bleuu", --metrics; did you mean "bl',
+        ),
+        (
+            ["evaluate", "no/such", "no.tsv", "--json", "no/x.json"],
+            "cannot be written (No such file or directory)",
+        ),
+        (["train", "no/such", "--out", "o"], "no such file, no/such; there is no folder no either"),
+        (["train", "no/such", "--out", "o", "--resume"], "nothing to resume, o; start it without --resume"),
+        (["train", "no/such", "--out", "/dev/null"], "a file, where a folder is to be made, /dev/null; choose another"),
+        (
+            ["train", "d", "--out", "o", "--preset", "no.toml"],
+            "cannot read the preset file (No such file",
+        ),
+        (["inspect", "dates,chat"], "several models, dates,chat; look at one of them at a time"),
+        (["inspect", "dates", "--preset", "g2p"], "knobs to look at data with, but a model has its own, dates; leave"),
         (
             ["predict", "m", "a", "--beam", "99999"],
             "search.beam: Input should be less than or equal to 64 (got 99999); see antiphon predict --help",
@@ -218,6 +240,12 @@ def test_only_given_flags_are_handed_on(run: Run, trained: SimpleNamespace):
     assert (trained.options["preset"], trained.options["resume"]) == (None, False)
 
 
+@pytest.mark.parametrize(("text", "number"), [("5e2", 500), ("7.0", 7), ("0x1f4", 500), (" 3 ", 3), ("+12", 12)])
+def test_whole_numbers_have_many_spellings(run: Run, trained: SimpleNamespace, text: str, number: int):
+    assert run("train", "d.tsv", "--out", "o", "--train.batch-size", text).code == 0
+    assert trained.options["knobs"]["train"] == {"batch_size": number}
+
+
 def test_switches_and_numbers_of_buckets(run: Run, trained: SimpleNamespace):
     arguments = ["--model.feed", "true", "--model.residual", "false", "--data.lower", "--data.buckets", "4"]
     assert run("train", "d.tsv", "--out", "o", *arguments).code == 0
@@ -250,11 +278,13 @@ def test_what_to_type_next_is_such_as_was_learnt(run: Run, trained: SimpleNamesp
     assert f'  antiphon predict runs/x "{typed}"\n' in run("train", "d.tsv", "--out", "runs/x").err
 
 
-def test_interrupted_training_says_how_to_go_on(run: Run, trained: SimpleNamespace):
-    trained.finished = False
+@pytest.mark.parametrize(("best", "waits"), [(1.25, ""), (math.nan, ", and answers after its first validation")])
+def test_interrupted_training_says_how_to_go_on(run: Run, trained: SimpleNamespace, best: float, waits: str):
+    trained.finished, trained.best_dev = False, best
     done = run("train", "d.tsv", "--out", "runs/x")
     assert done.code == 130
-    assert done.err.endswith("it can go on: antiphon train d.tsv --out runs/x --resume\n")
+    assert done.err.endswith(f"it can go on{waits}: antiphon train d.tsv --out runs/x --resume\n")
+    assert ("antiphon predict" in done.err) == (not waits)
 
 
 def test_resume_takes_the_runs_own_knobs(run: Run, trained: SimpleNamespace):
@@ -470,6 +500,11 @@ def test_a_file_behind_a_link_is_written_and_the_link_stays(run: Run, model: Fak
 def test_a_place_that_cannot_be_written_is_a_mistake(run: Run, model: FakeModel, tmp_path: Path):
     for place in (tmp_path, tmp_path / ("long" * 100)):
         assert "cannot be written" in run("predict", "m", "a", "--output", place).err
+
+
+def test_pairs_where_sources_are_wanted_are_told_of(run: Run, model: FakeModel):
+    assert "1 of 2 sources have a TAB" in run("predict", "m", lines="a\tb\nc d\n").err
+    assert "TAB" not in run("predict", "m", lines="a b\n").err
 
 
 def test_sources_with_unknown_tokens_are_told_of(run: Run, model: FakeModel):

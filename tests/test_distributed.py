@@ -129,6 +129,16 @@ def test_many_processes_update_as_one(pairs: Path, tmp_path: Path, count: int, m
     assert_alike(tmp_path / "many", tmp_path / "one", updates=14)
 
 
+def test_many_processes_ask_teachers_together(pairs: Path, tmp_path: Path) -> None:
+    antiphon.train(pairs, tmp_path / "teacher", knobs=knobs(10, {"train": {"seed": 5}}))
+    tree = knobs(10, {"train": {"teachers": str(tmp_path / "teacher"), "batch_size": 2}})  # some have no row at first
+    processes = started(3, command(pairs, tmp_path / "many", tree))
+    antiphon.train(pairs, tmp_path / "one", knobs=tree)
+    for code, told in ended(processes):
+        assert code == 0, told
+    assert_alike(tmp_path / "many", tmp_path / "one", updates=10)
+
+
 SUMMED = """
 import os, torch
 from torch import nn

@@ -13,6 +13,8 @@ from antiphon.data.pairs import Pair
 from antiphon.errors import DataError, FolderError, SaveError
 from antiphon.faces.cli import main
 from antiphon.learning import learn, lessons, split, verdict
+from antiphon.runtime import folder as files
+from antiphon.training import tuning
 from antiphon.training.tuning import Look
 
 TINY = {
@@ -118,6 +120,18 @@ def test_what_people_corrected_is_learnt_and_the_rest_is_kept(run, tmp_path):
     store.close()
 
 
+def test_what_fits_no_bucket_where_nothing_is_cut_is_not_learnt(run):
+    config, _ = files.read_config(run)
+    config = config.model_copy(update={"data": config.data.model_copy(update={"too_long": "drop"})})
+    short, long = Pair("ab", "h"), Pair("ab" * 99, "h")
+    *_, kept = tuning._prepare(run, config, files.read_tokenizers(run), [long, short])
+    assert kept == [short]
+    with pytest.raises(
+        DataError, match=r"longer than what the model was trained on; correct answers to texts of \d+ and"
+    ):
+        tuning._prepare(run, config, files.read_tokenizers(run), [long])
+
+
 def test_what_cannot_be_written_is_not_there(run, tmp_path, monkeypatch):
     store = corrected(tmp_path / "kept.db", "h")
 
@@ -161,7 +175,7 @@ def test_the_command_tells_what_became_of_it(run, tmp_path, capsys):
     store.add([turn(word, better=LETTERS[n % 7 :: 3][::-1] * 2) for n, word in enumerate(words)])
     store.close()
     asked = ["learn", str(run), "--from", str(tmp_path / "kept.db"), "--out", str(tmp_path / "new")]
-    assert main([*asked, "--minutes", "0.02"]) == 0
+    assert main([*asked, "--minutes", "0.02"]) == 1
     told = capsys.readouterr()
     assert [line.split()[0] for line in told.out.splitlines()[1:]] == ["dev_loss", "learnt", "held_out"]
     assert "not better: " in told.err

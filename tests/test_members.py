@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -15,6 +16,7 @@ from antiphon.data.pairs import Pair
 from antiphon.errors import DataError, FolderError, UsageError
 from antiphon.export.folder import export
 from antiphon.learning import learn
+from antiphon.members import _write_cards
 from antiphon.model import load_one
 from antiphon.runtime import folder as files
 from antiphon.training.progress import Joined, Member, Started, Stopped, Student
@@ -88,7 +90,19 @@ def test_a_run_tells_of_each_and_of_what_they_came_to(home):
     assert joined.together == run.best_dev != joined.alone
     assert (run.folder, run.updates, run.finished) == (home / "told", 20 * MANY, True)
     card = (home / "told" / files.CARD).read_text(encoding="utf-8")
-    assert f"3 models answer together: dev loss {joined.together:.4f}, the first alone {joined.alone:.4f}." in card
+    sentence = f"3 models answer together: dev loss {joined.together:.4f}, the first alone {joined.alone:.4f}."
+    assert sentence in card
+    of_mine = "\n\nMine: for the old spelling only."
+    (home / "told" / files.CARD).write_text(card.replace("| data |", "| my data |") + of_mine, encoding="utf-8")
+    _write_cards(home / "told", dataclasses.replace(joined, together=0.5))
+    again = (home / "told" / files.CARD).read_text(encoding="utf-8")
+    assert "dev loss 0.5000" in again
+    assert sentence not in again
+    assert "| my data |" in again
+    assert of_mine in again
+    (home / "told" / files.CARD).unlink()
+    _write_cards(home / "told", joined)
+    assert sentence in (home / "told" / files.CARD).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("stop_at", [(1, 10), (2, 10), (3, 20)])

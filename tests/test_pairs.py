@@ -131,6 +131,12 @@ def test_a_lemma_is_not_torn_apart(tmp_path: Path, name: str, line: str) -> None
         ("a.tsv", "a\tb\nonly\n", r"one column where two are needed, .*a\.tsv:2; write source TAB target"),
         ("a.tsv", "a\tb\tc\n", r"3 columns where two are needed, .*a\.tsv:1"),
         ("a.tsv", "a\tx;y\tx;z\n", r"3 columns where two are needed, .*a\.tsv:1"),
+        (
+            "a.csv",
+            "a,b\nc,d\n",
+            r'one column where two are needed, .*a\.csv:1; parted by ","\? then make it a TAB',
+        ),
+        ("a.csv", "a,b\nc,d,e\n", r"one column where two are needed, .*a\.csv:1; write source TAB target"),
         ("a.tsv", "a\tb\tN;PL\na\n", r"one column where two are needed, .*a\.tsv:2"),
         ("a.tsv", "", r"no pairs, .*a\.tsv"),
         ("a.tsv", "\n \n", r"no pairs"),

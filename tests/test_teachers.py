@@ -17,6 +17,7 @@ from antiphon.export.folder import export
 from antiphon.nn.engine import load_model
 from antiphon.nn.softmax import full_loss
 from antiphon.training import teachers as module
+from antiphon.training.distributed import Peers
 from antiphon.training.preparation import follow
 from antiphon.training.progress import Validated, Warned
 from antiphon.training.teachers import InterruptedLesson, Teachers
@@ -73,7 +74,7 @@ def test_a_lesson_is_the_likeliest_words_of_the_mean_prediction_whatever_the_bat
     teachers = Teachers.of(run.config, (run.source_tokenizer, run.target_tokenizer), "f32")
     assert len(teachers) == 2
     assert not teachers.knows(0)
-    teachers.learn(0, run.stream(0, 0))
+    teachers.learn(0, run.stream(0, 0), Peers())
     assert teachers.knows(0)
     sizes = {"source_vocabulary": run.source_tokenizer.size, "target_vocabulary": run.target_tokenizer.size}
     models = [load_model(home / f"teacher{n}", run.config.model, **sizes).eval() for n in (1, 2)]
@@ -151,17 +152,17 @@ def test_a_signal_while_teachers_are_asked_stops_there(home):
     teachers = Teachers.of(run.config, (run.source_tokenizer, run.target_tokenizer), "f32")
     asked = iter([False, False, True])
     with pytest.raises(InterruptedLesson):
-        teachers.learn(0, run.stream(0, 0), interrupted=lambda: next(asked))
+        teachers.learn(0, run.stream(0, 0), Peers(), interrupted=lambda: next(asked))
     assert not teachers.knows(0)
 
 
 def test_ctrl_c_while_teachers_are_asked_leaves_a_run_to_go_on_with(home, tmp_path, monkeypatch):
     real = Teachers.learn
 
-    def interrupted_once(self, shard, stream, *, interrupted):
+    def interrupted_once(self, shard, stream, peers, *, interrupted):
         monkeypatch.setattr(Teachers, "learn", real)
         os.kill(os.getpid(), signal.SIGINT)
-        real(self, shard, stream, interrupted=interrupted)
+        real(self, shard, stream, peers, interrupted=interrupted)
 
     monkeypatch.setattr(Teachers, "learn", interrupted_once)
     stopped = antiphon.train(home / "pairs.tsv", tmp_path / "run", knobs=taught(home, updates=12))

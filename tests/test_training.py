@@ -18,10 +18,11 @@ from antiphon.config import Config, TrainConfig, presets
 from antiphon.errors import DataError, FolderError, SaveError, UsageError
 from antiphon.evaluation import evaluate
 from antiphon.runtime import folder as files
+from antiphon.training import trainer
 from antiphon.training.loss import sampler_for, samples
 from antiphon.training.progress import Progress, Started, Stopped, Validated, Warned
 from antiphon.training.schedule import learning_rate
-from antiphon.training.validation import better, dominating_answer
+from antiphon.training.validation import Verdict, better, dominating_answer
 from small_runs import SMALL, Watcher, knobs, write_pairs
 
 
@@ -88,6 +89,29 @@ def test_a_loss_of_sampled_words_is_told_as_such(pairs, tmp_path):
         groups = {"train": {"samples": 4, "sampled_until": until}}
         antiphon.train(pairs, tmp_path / str(until), knobs=knobs(updates=4, **groups), observer=watcher)
         assert watcher.of(Progress)[0].sampled == bool(until)
+
+
+@pytest.mark.parametrize(("metric", "best", "other"), [("accuracy", 100.0, 99.9), ("wer", 0.0, 0.1)])
+def test_a_run_ends_when_nothing_can_be_better(pairs, tmp_path, monkeypatch, metric, best, other):
+    scores = iter([other, best, best])
+    monkeypatch.setattr(
+        trainer, "validate", lambda *_, **__: Verdict(1.0, [], metric, next(scores), samples=[], dominating=None)
+    )
+    run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=200, train={"dev_metric": metric}))
+    assert (run.updates, run.reason, run.best_dev) == (20, f"dev {metric} cannot get better", best)
+
+
+@pytest.mark.parametrize(
+    ("data", "given", "told"),
+    [
+        ([("a", "b")], None, "data must be a path, not list; write the pairs to a file"),
+        ("pairs.tsv", {"model": "gru"}, "knobs must be dicts by group"),
+        ("pairs.tsv", ["gru"], "knobs must be dicts by group"),
+    ],
+)
+def test_what_train_cannot_take_is_told(tmp_path, data, given, told):
+    with pytest.raises(UsageError, match=told):
+        antiphon.train(data, tmp_path / "run", knobs=given)
 
 
 def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):

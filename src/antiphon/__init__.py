@@ -9,6 +9,7 @@ model.predict("antiphon").text
 from __future__ import annotations
 
 import importlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,6 +94,17 @@ def train(
         AntiphonError: a mistake in data, knobs or folder.
         MissingExtraError: PyTorch is not installed.
     """
+    if not isinstance(data, (str, os.PathLike)):
+        cure = "write the pairs to a file, source TAB target on every line, and give its path"
+        raise UsageError(f"data must be a path, not {type(data).__name__}", cure=cure)
+    if not isinstance(knobs or {}, dict) or not all(isinstance(values, dict) for values in (knobs or {}).values()):
+        raise UsageError("knobs must be dicts by group", where="knobs", cure='write {"model": {"cell": "gru"}}')
+    if os.environ.get("WORLD_SIZE", "1") == "1":  # several are told what the first one finds
+        from antiphon.data.corpus import check_there
+        from antiphon.runtime.folder import refuse_new, refuse_taken
+
+        (refuse_new if resume else refuse_taken)(Path(out))  # before the seconds it takes to import PyTorch
+        check_there(data)
     try:
         from antiphon import members
         from antiphon.training import trainer  # noqa: F401

@@ -266,7 +266,8 @@ class SearchConfig(_Group):
     no_repeat_ngram: Annotated[int, Field(ge=0)] = 0
     """No n-gram of tokens of this size twice in one answer; 0: no rule."""
     max_length: Length | None = None
-    """Most tokens of an answer; None: the model's longest bucket, or three times the source if that is more."""
+    """Most tokens of an answer; None: the model's longest bucket, or three times the source if that is more. With
+    monotonic attention an answer that is cut short may have a few more."""
     unknown: bool = False
     """Whether UNK may be answered."""
     sample: bool = False
@@ -404,7 +405,9 @@ def _read_preset(preset: str) -> tuple[dict[str, Any], str]:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read the preset file ({error})", where=preset) from None
+            fault = error.strerror if isinstance(error, OSError) else "not UTF-8"
+            cure = f"check the path, or name a bundled one: {', '.join(presets())}"
+            raise UsageError(f"cannot read the preset file ({fault})", where=preset, cure=cure) from None
     else:
         names = presets()
         if preset not in names:

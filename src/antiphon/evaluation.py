@@ -86,7 +86,7 @@ def evaluate(
         MissingExtraError: sacrebleu or rapidfuzz is needed and not installed.
     """
     started = time.perf_counter()
-    names = _default(model) if metrics is None else _known(metrics)
+    names = _default(model) if metrics is None else named(metrics)
     pairs = pairs[:limit]
     if not pairs:
         raise DataError("no pairs to evaluate")
@@ -137,18 +137,20 @@ def _default(model: Model) -> list[str]:
     return ["accuracy", *by_kind, "perplexity"]
 
 
-def _known(metrics: Sequence[str]) -> list[str]:
-    metrics = [metrics] if isinstance(metrics, str) else metrics
+def named(metrics: Sequence[str]) -> list[str]:
+    """These names, if there are such metrics. Raises UsageError."""
+    metrics = [str(name).strip() for name in ([metrics] if isinstance(metrics, str) else metrics)]
+    metrics = [name for name in metrics if name]
     if not metrics:
         raise UsageError(
             "no metric is named", where="--metrics", cure=f"leave it out, or name some: {', '.join(METRICS)}"
         )
     for name in metrics:
         if name not in METRICS:
-            near = difflib.get_close_matches(str(name).lower(), METRICS, n=1)
+            near = difflib.get_close_matches(name.lower(), METRICS, n=1)
             cure = f'did you mean "{near[0]}"?' if near else f"metrics: {', '.join(METRICS)}"
             raise UsageError(f'no metric "{name}"', where="--metrics", cure=cure)
-    return list(metrics)
+    return metrics
 
 
 def _of_answers(

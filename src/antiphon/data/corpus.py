@@ -11,7 +11,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from antiphon.data.pairs import Card, Pair, Span, keyed_pairs, no_pairs, read_pairs, spans_of
+from antiphon.data.pairs import (
+    Card,
+    Pair,
+    Span,
+    check_readable,
+    keyed_pairs,
+    no_pairs,
+    read_pairs,
+    spans_of,
+)
 from antiphon.data.workers import over
 from antiphon.errors import DataError, UsageError
 
@@ -119,14 +128,22 @@ def read_corpus(data: str | Path, *, context: int = 0, dev_pairs: int = 1000) ->
     Raises:
         DataError: as `read_pairs`; a folder without ``train.tsv``; nothing that could be held out.
     """
+    check_there(data)
     folder = Path(data)
     if not folder.is_dir():
         return _corpus({"train": data}, None, context=context, dev_pairs=dev_pairs)
-    if not (folder / "train.tsv").is_file():
-        raise DataError("no train.tsv in this folder", where=str(folder), cure=_cure_for_folder(folder))
     parts = {name: folder / f"{name}.tsv" for name in ("train", "dev", "test")}
     parts = {name: path for name, path in parts.items() if path.exists()}
     return _corpus(parts, Card.load(folder), context=0, dev_pairs=dev_pairs)
+
+
+def check_there(data: str | Path) -> None:
+    """Whether there is anything to read, without a look at it. Raises DataError, as `read_corpus`."""
+    folder = Path(data)
+    if not folder.is_dir():
+        check_readable(data)
+    elif not (folder / "train.tsv").is_file():
+        raise DataError("no train.tsv in this folder", where=str(folder), cure=_cure_for_folder(folder))
 
 
 def read_part(

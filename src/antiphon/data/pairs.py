@@ -172,10 +172,9 @@ def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
     Raises:
         DataError: missing, a pipe, or parallel files of different length; not UTF-8 in the first span.
     """
-    path = Path(data)
-    both = str(data).split(",")
-    if path.suffix != ".dialogue" and len(both) == 2 and all(both) and not path.exists():
-        source_path, target_path = (Path(name.strip()) for name in both)
+    path, *others = files_of(data)
+    if others:
+        source_path, target_path = path, others[0]
         (sources, of_source), (targets, of_target) = _line_starts(source_path), _line_starts(target_path)
         if of_source != of_target:
             raise DataError(
@@ -192,6 +191,21 @@ def spans_of(data: str | Path, *, context: int = 0) -> list[Span]:
     spans = [Span(form, files, 1 + SPAN_LINES * number, context) for number, files in enumerate(pieces)]
     column = _features_column_of(spans) if form == "tsv" else None
     return [span._replace(features=column) for span in spans]
+
+
+def files_of(data: str | Path) -> list[Path]:
+    """The file, or both of ``src.txt,tgt.txt``; whether they are there or not."""
+    path, both = Path(data), str(data).split(",")
+    if path.suffix != ".dialogue" and len(both) == 2 and all(both) and not path.exists():
+        return [Path(name.strip()) for name in both]
+    return [path]
+
+
+def check_readable(data: str | Path) -> None:
+    """Raises DataError, as `spans_of`, if the file or the files cannot be opened."""
+    for path in files_of(data):
+        with _opened(path):
+            pass
 
 
 def keyed_pairs(span: Span, skipped: Counter[str]) -> Iterator[tuple[str, Pair]]:
@@ -276,6 +290,8 @@ def adjacent_pairs(turns: Sequence[str], context: int = 0) -> list[Pair]:
 
 # Readers.
 
+_LOOKED_AT = 20
+"""Lines at the start of a file without TABs that tell what parts them."""
 _LINE_BREAKING = {ord(mark): " " for mark in "\t\n\r"}
 
 
@@ -297,6 +313,8 @@ def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[t
         elif any(columns):
             count = "one column" if len(columns) == 1 else f"{len(columns)} columns"
             cure = "write source TAB target on every line"
+            if len(columns) == 1 and (mark := _other_separator(lines)):
+                cure = f'parted by "{mark}"? then make it a TAB: tr "{mark}" "\\t" < OLD > NEW'
             raise DataError(f"{count} where two are needed", where=f"{path}:{number}", cure=cure)
         else:
             continue
@@ -304,6 +322,12 @@ def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[t
             yield key, pair
         elif any(columns):
             skipped[_EMPTY_SIDE] += 1
+
+
+def _other_separator(lines: list[str]) -> str:
+    """What parts the first lines in two where no TAB does; empty if nothing does."""
+    first = [line for line in lines[:_LOOKED_AT] if line.strip()]
+    return next((mark for mark in ",;|" if all(line.count(mark) == 1 and '"' not in line for line in first)), "")
 
 
 def _features_column(lines: list[str]) -> int | None:

@@ -30,6 +30,7 @@ from antiphon.faces.knobs import (
     given,
     nearest,
     spelled_alike,
+    whole,
 )
 from antiphon.faces.record import as_record
 from antiphon.faces.screen import escaped, note, shown, speak_utf8, stderr, stdout, table, write_lines
@@ -54,6 +55,7 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+_Whole = Annotated[int, Parameter(converter=whole)]
 _Switch = Annotated[bool, Parameter(negative=(), show_default=False)]
 
 
@@ -97,7 +99,7 @@ def data(
     *,
     source: Annotated[Path | None, Parameter(name="--from")] = None,
     out: Path | None = None,
-    seed: int = 1,
+    seed: _Whole = 1,
     raw: Annotated[bool | None, Parameter(negative="--tok")] = None,
     json: _Switch = False,
     **options: str,
@@ -150,7 +152,7 @@ def train(
     out: Path,
     preset: str | None = None,
     minutes: float | None = None,
-    seed: int | None = None,
+    seed: Annotated[int | None, Parameter(converter=whole)] = None,
     resume: _Switch = False,
     data: DataFlags = None,
     model: ModelFlags = None,
@@ -195,14 +197,16 @@ def train(
     except AntiphonError as error:
         note(f"warning: no picture of the curve: {error}")  # what was learnt is safe all the same
     console = stderr()
-    if run.best_dev == run.best_dev:  # else nothing was kept yet that could answer
+    judged = run.best_dev == run.best_dev
+    if judged:
         console.print(f"best dev {run.metric} {run.best_dev:.3f}; try it:", soft_wrap=True)
         console.print(f"  antiphon chat {run.folder}", soft_wrap=True)
         console.print(Text(f'  antiphon predict {run.folder} "{shown(screen.example)}"'), soft_wrap=True)
         console.print(f"  antiphon evaluate {run.folder} {pairs}", soft_wrap=True)
     if run.finished:
         return 0
-    console.print(f"it can go on: antiphon train {pairs} --out {run.folder} --resume", soft_wrap=True)
+    waits = "" if judged else ", and answers after its first validation"
+    console.print(f"it can go on{waits}: antiphon train {pairs} --out {run.folder} --resume", soft_wrap=True)
     return 130
 
 
@@ -215,7 +219,7 @@ def evaluate(
     split: Part | None = None,
     metrics: str | None = None,
     tokenize: Literal["13a", "none"] = "13a",
-    limit: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    limit: Annotated[int | None, Parameter(converter=whole, validator=validators.Number(gte=1))] = None,
     json: Annotated[Path | None, Parameter(allow_leading_hyphen=True)] = None,
     search: BareSearchFlags = None,
 ) -> None:
@@ -243,16 +247,22 @@ def evaluate(
     from antiphon import evaluation
 
     overrides = _search_overrides(search)
-    loaded = _load(model)
-    chosen = _part(pairs, split, loaded, unseen=True)
-    names = None if metrics is None else [name.strip() for name in metrics.split(",") if name.strip()]
-    scores = evaluation.evaluate(loaded, chosen, names, tokenize=tokenize, limit=limit, **overrides)
-    text = _json_text(scores)
-    if json is not None and str(json) == "-":
-        _print(text, raw=True)
+    names = None if metrics is None else evaluation.named(metrics.split(","))
+    scores: dict[str, Any] = {}
+
+    def measured() -> Iterator[str]:
+        loaded = _load(model)
+        chosen = _part(pairs, split, loaded, unseen=True)
+        scores.update(evaluation.evaluate(loaded, chosen, names, tokenize=tokenize, limit=limit, **overrides))
+        yield _json_text(scores)
+
+    if json is None:
+        list(measured())
+    elif str(json) == "-":
+        _print(*measured(), raw=True)
         return
-    if json is not None:
-        write_lines(json, [text])
+    else:
+        write_lines(json, measured())  # which opens the file before anything is measured
     for line in table([(name, _score(value)) for name, value in scores.items()], right=(1,)):
         _print(line)
 
@@ -305,15 +315,16 @@ def predict(
     # A person at the keyboard wants an answer after every line.
     chunk = 1 if not text and input is None and sys.stdin.isatty() else _CHUNK
     console = stdout()
-    answered = cut = strange = 0
+    answered = cut = strange = tabs = 0
 
     def answers() -> Iterator[str]:
-        nonlocal answered, cut, strange
+        nonlocal answered, cut, strange, tabs
         while sources_now := list(islice(sources, chunk)):
             for source, prediction in zip(sources_now, loaded.predict(sources_now, **overrides), strict=True):
                 answered += 1
                 cut += prediction.truncated
                 strange += prediction.unknown > 0
+                tabs += "\t" in source
                 if attention_png is not None and answered == 1:
                     _save_attention(prediction, attention_png, title=source)
                 if json:
@@ -333,6 +344,8 @@ def predict(
     else:
         for line in answers():
             _print(line, raw=True)
+    if tabs:
+        note(f"{tabs:,} of {answered:,} sources have a TAB: all was read as the source; of pairs give the first column")
     if cut:
         most = loaded.max_source - 1
         note(f"{cut:,} of {answered:,} sources had more than {most:,} tokens: of those the last {most:,} were read")
@@ -428,15 +441,15 @@ def chat(
 def serve(
     *model: str,
     host: str = "127.0.0.1",
-    port: Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))] = 8000,
+    port: Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=0, lte=65535))] = 8000,
     token: Annotated[str | None, Parameter(env_var="ANTIPHON_TOKEN")] = None,
     store: Annotated[str | None, Parameter(env_var="ANTIPHON_STORE")] = None,
     no_store: _Switch = False,
     keep_days: Annotated[float | None, Parameter(validator=validators.Number(gt=0))] = None,
-    rows: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=4096))] = 128,
-    queue: Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65536))] = 256,
+    rows: Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1, lte=4096))] = 128,
+    queue: Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1, lte=65536))] = 256,
     seconds: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 30.0,
-    threads: Annotated[int | None, Parameter(validator=validators.Number(gte=1))] = None,
+    threads: Annotated[int | None, Parameter(converter=whole, validator=validators.Number(gte=1))] = None,
 ) -> None:
     """A web page, and models for programs: OpenAI's chat completions, predictions, scores. Ctrl-C ends it.
 
@@ -489,7 +502,7 @@ def conversations(
     *id: str,
     store: Annotated[str, Parameter(env_var="ANTIPHON_STORE")] = CONVERSATIONS,
     out: Path | None = None,
-    limit: Annotated[int, Parameter(validator=validators.Number(gte=1))] = 50,
+    limit: Annotated[int, Parameter(converter=whole, validator=validators.Number(gte=1))] = 50,
     older_than: Annotated[float | None, Parameter(validator=validators.Number(gte=0))] = None,
     json: _Switch = False,
 ) -> None:
@@ -529,10 +542,10 @@ def learn(
     out: Path,
     model: str | None = None,
     minutes: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 3.0,
-    seed: int = 1,
+    seed: _Whole = 1,
     json: _Switch = False,
-) -> None:
-    """Learn from corrections and liked answers; a new run folder is made if it is better than RUN.
+) -> int:
+    """Learn from corrections and liked answers; a new run folder is made if it is better than RUN, else exit code 1.
 
     Parameters
     ----------
@@ -576,6 +589,7 @@ def learn(
         note(f"better: {report.reason}; the new run is {out}")
     else:
         note(f"not better: {report.reason}; {run} stays what it was, and {out} was not made")
+    return 0 if report.better else 1
 
 
 @app.command(sort_key=9)
@@ -636,7 +650,10 @@ def inspect(
     """
     from antiphon.faces import inspection
 
-    if inspection.kind_of(path) == "data":
+    kind = inspection.kind_of(path)
+    if kind != "data" and (preset is not None or given(data)):
+        raise UsageError("knobs to look at data with, but a model has its own", where=path, cure="leave them out")
+    if kind == "data":
         facts = inspection.data_facts(path, preset, {"data": given(data)})
         lines = inspection.data_lines(facts)
     else:
@@ -671,7 +688,8 @@ def _in_one_line(error: CycloptsError, tokens: Sequence[str]) -> str:
         first = (error.unused_tokens or [""])[0]
         return f'unexpected argument "{first}"; see {asked}'
     text = " ".join(str(error).split())
-    what, *cure = re.split(r"\. (?=Did you mean|Choose from|Available commands)", text, maxsplit=1)
+    text = text.partition(" Available commands")[0]  # of which it names a few
+    what, *cure = re.split(r"\. (?=Did you mean|Choose from)", text, maxsplit=1)
     what = what[:1].lower() + what[1:].rstrip(".")
     if isinstance(error, UnknownOptionError):
         what = what.split(". ")[0].replace("option: ", "option ")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from antiphon.config import Config
-from antiphon.errors import FolderError
+from antiphon.errors import FolderError, UsageError
 from antiphon.faces.curve import draw_curve, print_curve
 from antiphon.faces.screen import bar, duration, shown, size, table
 from antiphon.runtime import folder as files
@@ -32,9 +32,11 @@ _HEADER_MOST = 64 << 20
 
 
 def kind_of(path: str) -> str:
-    """``"data"``, ``"run"`` (a folder with a log) or ``"model"``."""
-    folder = resolved(path)
+    """``"data"``, ``"run"`` (a folder with a log) or ``"model"``. Raises UsageError where there are several."""
+    folder, several = resolved(path), path.split(",")
     if not is_model(folder):
+        if len(several) > 1 and all(is_model(resolved(one)) for one in several):
+            raise UsageError("several models", where=path, cure="look at one of them at a time")
         return "data"
     return "run" if (folder / files.LOG).is_file() else "model"
 
@@ -52,11 +54,12 @@ def data_facts(path: str, preset: str | None, asked: dict[str, dict[str, Any]]) 
     """
     from antiphon.data.automatic import known, settle
     from antiphon.data.corpus import read_corpus
-    from antiphon.training.preparation import prepare
 
     config = known(preset, asked)
     corpus = read_corpus(path, context=config.data.context, dev_pairs=config.data.dev_pairs)
     config, chosen = settle(corpus.train, preset, asked)
+    from antiphon.training.preparation import prepare  # which imports PyTorch: after what a slip would end
+
     knobs = config.model_dump(mode="json", exclude_unset=True)
     config = config.model_copy(update={"data": config.data.model_copy(update={"ids": None})})  # nothing is left behind
     with tempfile.TemporaryDirectory() as scratch:

@@ -11,7 +11,8 @@ import difflib
 import json
 import re
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_args, get_type_hints
 
 from cyclopts import Group, Parameter
 from pydantic import BaseModel
@@ -26,6 +27,8 @@ _GROUPS: dict[str, type[BaseModel]] = {
     "search": SearchConfig,
 }
 
+_DECIMAL = re.compile(r"[+-]?(\d{1,15}\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.IGNORECASE)
+
 _FLAGS = {
     f"--{group}.{name}".replace("_", "-"): field
     for group, config in _GROUPS.items()
@@ -34,6 +37,18 @@ _FLAGS = {
 
 _SWITCHES = {flag for flag, field in _FLAGS.items() if field.annotation is bool}
 _SWITCHES |= {flag.replace("--search.", "--") for flag in _SWITCHES if flag.startswith("--search.")}
+
+
+def whole(_type: Any, tokens: Any) -> int:
+    """``500``, ``5e2`` or ``0x1f4``; what cyclopts itself would round is refused."""
+    text = tokens[0].value.strip()
+    try:
+        return int(text, 0 if text.lower().lstrip("+-")[:2] in ("0x", "0o", "0b") else 10)
+    except ValueError:
+        value = Decimal(text) if _DECIMAL.fullmatch(text) else None
+    if value is None or value != value.to_integral_value():
+        raise ValueError(f'"{text}" is no whole number')
+    return int(value)
 
 
 def _shapes(_type: Any, tokens: Any) -> int | list[Any]:
@@ -70,10 +85,17 @@ def _flags(group: str, *, order: int) -> type:
         if (group, name) == ("data", "buckets"):
             hint = Any
             told |= {"converter": _shapes, "n_tokens": 1, "accepts_keys": False, "metavar": "INT|JSON"}
+        elif _is_whole(hint):
+            told |= {"converter": whole}
         fields.append((name, Annotated[hint | None, Parameter(**told)], dataclasses.field(default=None)))
     # Named as part of this module: cyclopts looks into no class that says it comes from `types`.
     spoken = {"__module__": __name__, "__doc__": config.__doc__}
     return dataclasses.make_dataclass(f"{group.capitalize()}Flags", fields, kw_only=True, namespace=spoken)
+
+
+def _is_whole(hint: Any) -> bool:
+    """Whether a type is int, bounded or optional or not."""
+    return hint is int or any(map(_is_whole, get_args(hint)))
 
 
 if TYPE_CHECKING:  # made at run time, so a type checker cannot know them

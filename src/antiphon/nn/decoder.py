@@ -127,7 +127,7 @@ class Decoder(nn.Module):
         joined = self.join_input(x)  # the part of every step's input that need not wait
         between = None
         if self.training and self.dropout.chance:
-            between = self.dropout.mask(packing.rows, self.layers[0].hidden)
+            between = [self.dropout.mask(packing.rows, self.layers[0].hidden) for _ in range(1, len(self.layers))]
         memory = Memory(*(packing.by_rank(part) for part in (memory.values, memory.keys, memory.mask)))
         join, look = loop_linear(self.join_context), self.attention.looker(memory)
         steppers = [layer.stepper() for layer in self.layers]
@@ -138,7 +138,7 @@ class Decoder(nn.Module):
             rows = end - start
             if rows < len(context):  # rows that have ended leave the loop
                 context, layers = context[:rows], [tuple(part[:rows] for part in layer) for layer in layers]
-                between = None if between is None else between[:rows]
+                between = None if between is None else [mask[:rows] for mask in between]
             h, layers = self._stack(steppers, joined[start:end] + join(context), layers, between)
             context = look(h.unsqueeze(1))[0].squeeze(1)
             tops.append(h)
@@ -201,12 +201,12 @@ class Decoder(nn.Module):
         steps: Sequence[Callable[[Tensor, LayerState], LayerState]],
         x: Tensor,
         layers: list[LayerState],
-        between: Tensor | None,
+        between: Sequence[Tensor] | None,
     ) -> tuple[Tensor, list[LayerState]]:
         """One step of all layers over the joined input x (B, E) → top output (B, H) and the new states."""
         states, h = [], x
         for index, step in enumerate(steps):
-            inputs = h * between if index and between is not None else h
+            inputs = h * between[index - 1] if index and between is not None else h
             states.append(step(inputs, layers[index]))
             outputs = self._norm(index, states[-1][0])
             h = outputs + h if index and self.residual else outputs

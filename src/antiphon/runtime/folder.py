@@ -311,6 +311,20 @@ def taken(folder: Path) -> bool:
     return bool(names) and not (LOCK in names and names <= begun)
 
 
+def refuse_taken(folder: Path) -> None:
+    """Raises FolderError where something lies already."""
+    if taken(folder):
+        what = "the folder exists already" if folder.is_dir() else "a file, where a folder is to be made"
+        cure = "go on with --resume, or choose another --out" if resumable(folder) else "choose another --out"
+        raise FolderError(what, where=str(folder), cure=cure)
+
+
+def refuse_new(folder: Path) -> None:
+    """Raises FolderError where there is nothing to go on from."""
+    if not resumable(folder):
+        raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
+
+
 def cleared(folder: Path) -> None:
     """Takes away what a training left that ended before its first save. Raises SaveError."""
     assert not taken(folder), "the folder holds more than that"

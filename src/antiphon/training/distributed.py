@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ from antiphon.errors import AntiphonError, LinkError, UsageError
 
 JOIN_SECONDS = 300.0
 """Longest wait for all processes to start."""
+PIECE = 1 << 22
+"""Numbers of an array that are sent at once: none waits longer than these take."""
 PULSES = 4
 """Signs of life of a busy leader in the time after which it would be given up."""
 
@@ -68,7 +71,7 @@ class Peers:
     @property
     def seconds(self) -> float:
         """Since the sitting began: of one process now, of several the leader's time when they last agreed on it."""
-        return self._agreed if self.size > 1 else time.monotonic() - self._begun
+        return self._agreed if self.size > 1 else self._own_seconds()
 
     def threads(self) -> int:
         """CPU threads for each process of this machine."""
@@ -92,6 +95,25 @@ class Peers:
             with self._linked():
                 dist.all_reduce(torch.zeros(1), group=self._group)
 
+    def any(self, flag: bool) -> bool:
+        """Whether a process says so."""
+        if self.size == 1:
+            return flag
+        with self._linked():
+            told = torch.tensor([float(flag), self._leaders_seconds()])
+            dist.all_reduce(told, group=self._group)
+        found, self._agreed = told.tolist()
+        return found > 0
+
+    def join(self, *arrays: np.ndarray) -> None:
+        """Arrays in which every number is one process's, and 0 at the others, become whole, in place."""
+        if self.size == 1:
+            return
+        with self._linked():
+            for array in arrays:
+                for piece in torch.from_numpy(array).view(-1).split(PIECE):
+                    dist.all_reduce(piece, group=self._group)
+
     def sum_gradients(self, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter], *told: float) -> list[float]:
         """Every gradient becomes the sum over all processes; one that nobody has stays None, as when alone.
 
@@ -109,12 +131,18 @@ class Peers:
         if self.size == 1:
             return list(told)
         with self._linked():
-            seconds = time.monotonic() - self._begun if self.leads else 0.0
-            sums = self._sum_dense(dense, [*told, seconds])
+            sums = self._sum_dense(dense, [*told, self._leaders_seconds()])
             self._agreed = sums.pop()
             if sparse:
                 self._gather_rows(sparse)
         return sums
+
+    def _own_seconds(self) -> float:
+        return time.monotonic() - self._begun
+
+    def _leaders_seconds(self) -> float:
+        """Its time at the leader and 0 elsewhere, to be summed."""
+        return self._own_seconds() if self.leads else 0.0
 
     def _sum_dense(self, parameters: Sequence[nn.Parameter], told: Sequence[float]) -> list[float]:
         sizes = [p.numel() for p in parameters]
@@ -201,7 +229,7 @@ class Peers:
         finally:
             done.set()
             thread.join()
-        tree["seconds"] = time.monotonic() - self._begun
+        tree["seconds"] = self._own_seconds()
         text = torch.frombuffer(bytearray(json.dumps(tree).encode()), dtype=torch.uint8)
         with self._linked():
             if lost:

@@ -25,7 +25,7 @@ def begin_anew(
     data: str | Path, folder: Path, preset: str | None, overrides: Overrides | None
 ) -> tuple[Config, Corpus, str]:
     """A new run: its knobs, its corpus, what `auto` saw; the folder is made last, when both are known to be good."""
-    refuse_taken(folder)
+    files.refuse_taken(folder)
     config = known(preset, overrides or {})
     check_teachers(config)  # a slip is told before hours of reading
     corpus = _read(data, config)
@@ -45,7 +45,7 @@ def begin_anew(
 
 def begin_alike(data: str | Path, folder: Path, config: Config) -> tuple[Config, Corpus, str]:
     """A new run with the knobs of another on the same data."""
-    refuse_taken(folder)
+    files.refuse_taken(folder)
     check_teachers(config)
     corpus = _read(data, config)
     _make(folder)
@@ -59,17 +59,9 @@ def _make(folder: Path) -> None:
         raise FolderError(f"cannot make the folder ({error})", where=str(folder), cure="choose another --out") from None
 
 
-def refuse_taken(folder: Path) -> None:
-    """Raises FolderError where something lies already."""
-    if files.taken(folder):
-        cure = "go on with --resume, or choose another --out" if files.resumable(folder) else "choose another --out"
-        raise FolderError("the folder exists already", where=str(folder), cure=cure)
-
-
 def knobs_again(folder: Path, preset: str | None, overrides: Overrides | None) -> tuple[Config, dict[str, Any]]:
     """A run that goes on: its own knobs, but for those that may change, and its facts; nothing is chosen anew."""
-    if not files.resumable(folder):
-        raise FolderError("nothing to resume", where=str(folder), cure="start it without --resume")
+    files.refuse_new(folder)
     config, facts = files.read_config(folder)
     if preset is not None and preset != facts.get("preset"):
         raise UsageError(

@@ -23,6 +23,7 @@ from antiphon.nn.packing import Packing
 from antiphon.nn.products import product, product_format
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import WEIGHTS, members, read_config, read_tokenizers
+from antiphon.training.distributed import Peers
 from antiphon.training.precision import Precision, products_in
 
 KNOB = "--train.teachers"
@@ -86,22 +87,30 @@ class Teachers:
         """Whether all has been said of this shard."""
         return self._said is not None and self._said[0] == shard
 
-    def learn(self, shard: int, stream: BatchStream, *, interrupted: Callable[[], bool] = lambda: False) -> None:
+    def learn(
+        self, shard: int, stream: BatchStream, peers: Peers, *, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
         """Asks all models about every pair of a shard, in an order that does not depend on the epoch.
+
+        Of several processes each asks about some of the batches; then they tell each other what was said.
 
         Args:
             shard: its number.
             stream: its batches, whole ones.
-            interrupted: asked between batches.
+            peers: the processes of this run, all of which learn now.
+            interrupted: asked between batches; of several processes all go as soon as one is told to.
 
         Raises:
             InterruptedLesson: as soon as ``interrupted`` says so.
+            LinkError: another process is gone or does not answer.
         """
-        said = _Said(stream)
-        for batch in stream.in_order():
-            if interrupted():
+        said = _Said(stream, min(LIKELIEST, len(self._models[0].softmax_weight)))
+        for number, batch in enumerate(stream.in_order()):
+            if number % peers.size == 0 and peers.any(interrupted()):
                 raise InterruptedLesson
-            said.keep(batch, *self._predict(batch))
+            if number % peers.size == peers.rank:
+                said.keep(batch, *self._predict(batch))
+        peers.join(said.ids, said.probs)
         self._said = shard, said
 
     def lesson(self, batch: Batch) -> Lesson:
@@ -124,32 +133,30 @@ class Teachers:
                 total = found if total is None else total.add_(found)
         assert total is not None
         assert packing is not None
-        probs, ids = total.topk(min(LIKELIEST, total.shape[1]), dim=1)
+        probs, ids = total.topk(min(LIKELIEST, total.shape[1]))
         return ids, probs / probs.sum(dim=1, keepdim=True), packing
 
 
 class _Said:
     """What was predicted of the pairs of a shard: a row for each target token and EOS, pair after pair."""
 
-    def __init__(self, stream: BatchStream) -> None:
+    def __init__(self, stream: BatchStream, words: int) -> None:
         lengths = stream.target.lengths.astype(np.int64) + 1
         self._offsets = np.concatenate(([0], np.cumsum(lengths)))
-        self._ids = self._probs = np.empty((0, 0))
+        shape = int(self._offsets[-1]), words
+        self.ids, self.probs = np.zeros(shape, np.int32), np.zeros(shape, np.float16)
 
     def keep(self, batch: Batch, ids: Tensor, probs: Tensor, packing: Packing) -> None:
-        if not self._ids.size:
-            shape = int(self._offsets[-1]), ids.shape[1]
-            self._ids, self._probs = np.zeros(shape, np.int32), np.zeros(shape, np.float16)
         row, step = np.divmod(packing.order[: packing.real].numpy(), batch.tgt_in.shape[1])
         places = self._offsets[batch.indices[row]] + step
-        self._ids[places], self._probs[places] = ids.numpy(), probs.numpy()
+        self.ids[places], self.probs[places] = ids.numpy(), probs.numpy()
 
     def of(self, batch: Batch) -> Lesson:
         B, T = batch.tgt_in.shape
         places = np.zeros((B, T), np.int64)
         starts, ends = (self._offsets[batch.indices + k] for k in (0, 1))
         places[: batch.rows] = np.minimum(starts[:, None] + np.arange(T), ends[:, None] - 1)
-        ids, probs = self._ids[places].astype(np.int64), self._probs[places].astype(np.float32)
+        ids, probs = self.ids[places].astype(np.int64), self.probs[places].astype(np.float32)
         return Lesson(torch.from_numpy(ids), torch.from_numpy(probs))
 
 

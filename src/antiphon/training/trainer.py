@@ -37,7 +37,6 @@ from antiphon.training.opening import (
     begin_anew,
     knobs_again,
     not_read_again,
-    refuse_taken,
     write_config,
 )
 from antiphon.training.precision import Precision, choose_precision
@@ -55,8 +54,8 @@ from antiphon.training.progress import (
 )
 from antiphon.training.schedule import learning_rate
 from antiphon.training.stability import SETBACKS, SLOWER, Stability
-from antiphon.training.teachers import InterruptedLesson, Lesson, Teachers
-from antiphon.training.validation import InterruptedValidation, Verdict, better, validate
+from antiphon.training.teachers import InterruptedLesson, Teachers
+from antiphon.training.validation import InterruptedValidation, Verdict, better, perfect, validate
 
 REPORT_SECONDS = 1.0
 """Time between two progress events."""
@@ -137,7 +136,7 @@ def train(
                 prepared = reopen(corpus, config, folder, warn=warnings.append)
                 files.write_config(folder, config, files.read_config(folder)[1])  # a budget that was changed stays so
             else:
-                refuse_taken(folder)  # again: another process may have trained here while we read
+                files.refuse_taken(folder)  # again: another process may have trained here while we read
                 files.cleared(folder)
                 prepared = prepare(corpus, config, folder)
                 write_config(folder, preset or AUTO, prepared, corpus)
@@ -340,6 +339,7 @@ class _Trainer:
             try:
                 loss, count = self._update()
             except InterruptedLesson:
+                self._stopping = True
                 continue
             judging = False
             losses, tokens = losses + loss, tokens + count
@@ -362,6 +362,8 @@ class _Trainer:
             return INTERRUPTED
         if position.since_best >= train.patience:
             return f"no better dev {train.dev_metric} for {train.patience} validations"
+        if perfect(train.dev_metric, position.best_score):
+            return f"dev {train.dev_metric} cannot get better"
         if position.setbacks > SETBACKS:
             return f"its gradients explode even with a learning rate {1 / position.slower:,.0f} times lower"
         return self._budget_spent()
@@ -383,9 +385,9 @@ class _Trainer:
             self._model.train()
         if peers.size > 1:  # whoever runs it later, and with whom: each process has its own numbers at each update
             torch.manual_seed(hash((config.train.seed, position.update, peers.rank)))
-        nats = 0.0
+        nats, share = 0.0, self._budget_share()
+        teachers = None if self._sampling(share) else self._asked()
         if batch.rows:  # a batch of few rows may leave nothing for this process
-            share = self._budget_share()
             loss, nats, _ = batch_loss(
                 self._model,
                 batch,
@@ -394,7 +396,7 @@ class _Trainer:
                 sampler=self._sampler,
                 update=position.update,
                 share=share,
-                lesson=None if self._sampling(share) else self._lesson(batch),
+                lesson=None if teachers is None else teachers.lesson(batch),
             )
             loss.backward()
         nats, interrupts = peers.sum_gradients(*self._gradients, nats, float(self._interrupted.is_set()))
@@ -413,13 +415,13 @@ class _Trainer:
         """Whether an update at this share of the budget learns from sampled words."""
         return self._sampler is not None and samples(self._config, share)
 
-    def _lesson(self, batch: Batch) -> Lesson | None:
-        """What the teachers say of a batch; of a shard that is new to them, they are asked first.
+    def _asked(self) -> Teachers | None:
+        """The teachers, if there are any; about a shard that is new to them they are asked first, by all processes.
 
         Raises:
             InterruptedLesson: they were, and a signal came.
         """
-        teachers, position = self._teachers, self._position
+        teachers, position, peers = self._teachers, self._position, self._peers
         if teachers is None:
             return None
         shard = self._prepared.number(position.epoch, position.shard)
@@ -428,9 +430,8 @@ class _Trainer:
                 told = f"what {len(teachers)} other models predict is asked for every pair"
                 self._tell(Warned(position.update, told))
             whole = replace(self._prepared, part=(0, 1)).stream(position.epoch, position.shard)
-            alone = self._peers.size == 1  # others would wait for this process's part of the update
-            teachers.learn(shard, whole, interrupted=lambda: alone and self._interrupted.is_set())
-        return teachers.lesson(batch)
+            teachers.learn(shard, whole, peers, interrupted=self._interrupted.is_set)
+        return teachers
 
     def _rate(self) -> float:
         share = self._budget_share()

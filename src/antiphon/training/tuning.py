@@ -17,6 +17,7 @@ from antiphon.data.buckets import BucketPlan
 from antiphon.data.pairs import Pair
 from antiphon.data.store import Shards, encode, in_memory
 from antiphon.data.tokenizer import Tokenizer
+from antiphon.errors import DataError
 from antiphon.model import Model
 from antiphon.nn.engine import TorchEngine, copy_weights, load_weights
 from antiphon.nn.seq2seq import Seq2Seq
@@ -94,6 +95,7 @@ def tune(
 
     Raises:
         FolderError: the run has no ids or weights, or damaged ones.
+        DataError: every new pair is too long for it.
         SaveError: the disk refuses.
     """
     begun = time.monotonic()
@@ -111,7 +113,7 @@ def tune(
         }
     )
     config = config.model_copy(update={"train": train})
-    prepared, new = _prepare(run, config, tokenizers, learn)
+    prepared, new, learn = _prepare(run, config, tokenizers, learn)
     precision = choose_precision(train.precision)
     vocabularies = {"source_vocabulary": tokenizers[0].size, "target_vocabulary": tokenizers[1].size}
     model = Seq2Seq(config.model, **vocabularies)
@@ -153,9 +155,10 @@ def tune(
                 best, kept = looks[-1], _copied(optimizer.averaged())
             if best.learnt == 1 and best.held in (1, 0) and best is not before and not (held and best.held == 0):
                 break  # nothing more to learn
-    looks.append(look(update))
-    if _rank(looks[-1], before, worse) > _rank(best, before, worse):
-        best, kept = looks[-1], _copied(optimizer.averaged())
+    if looks[-1].update < update:
+        looks.append(look(update))
+        if _rank(looks[-1], before, worse) > _rank(best, before, worse):
+            best, kept = looks[-1], _copied(optimizer.averaged())
     return Tuned(before, best, kept, looks)
 
 
@@ -180,19 +183,28 @@ def allowed(dev_loss: float, worse: float) -> float:
 
 def _prepare(
     run: Path, config: Config, tokenizers: tuple[Tokenizer, Tokenizer], learn: Sequence[Pair]
-) -> tuple[Prepared, Prepared]:
-    """The old pairs as the run left them, and the new."""
+) -> tuple[Prepared, Prepared, list[Pair]]:
+    """The old pairs as the run left them, the new, and which those are: where pairs are not cut, those that fit."""
     assert not isinstance(config.data.buckets, int), "a run's config has its buckets resolved"
     old, dev = (Shards.open(files.ids_of(config, run), name) for name in ("train", "dev"))
     plan = BucketPlan.by_hand(config.data.buckets)
     # Texts of the old pairs are not kept, so subword dropout is left out.
     data = config.data.model_copy(update={"subword_dropout": 0.0})
     prepared = Prepared(config.model_copy(update={"data": data}), *tokenizers, plan, old, dev, [])
-    new = in_memory(encode(learn, *tokenizers), tokenizers[1].size)
-    rows = min(NEW_ROWS, max(1, len(learn)))
+    encoded, kept = encode(learn, *tokenizers), list(learn)
+    if data.too_long == "drop":
+        held = plan.assign(encoded.source_lengths + 1, encoded.target_lengths + 1)
+        kept = [pair for pair, bucket in zip(learn, held, strict=True) if bucket >= 0]
+        if not kept:
+            longest = f"{max(one.source for one in plan.buckets)} and {max(one.target for one in plan.buckets)}"
+            cure = f"correct answers to texts of {longest} tokens or fewer"
+            raise DataError("all that people taught is longer than what the model was trained on", cure=cure)
+        encoded = encode(kept, *tokenizers)
+    new = in_memory(encoded, tokenizers[1].size)
+    rows = min(NEW_ROWS, max(1, len(kept)))
     few = config.train.model_copy(update={"batch_size": rows})
     small = replace(prepared, config=prepared.config.model_copy(update={"train": few}), train=new)
-    return prepared, small
+    return prepared, small, kept
 
 
 def _endless(prepared: Prepared) -> Iterator[Batch]:

@@ -28,6 +28,9 @@ SAMPLES = 4
 BORE = 0.1
 """Share of all answers from which one answer dominates."""
 
+_LESS = ("loss", "wer")
+"""Metrics of which less is better."""
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -150,7 +153,12 @@ def better(metric: str, score: float, best: float | None) -> bool:
     """Whether ``score`` beats ``best`` under this metric."""
     if best is None or math.isnan(best):
         return best is None or not math.isnan(score)
-    return score < best if metric in ("loss", "wer") else score > best
+    return score < best if metric in _LESS else score > best
+
+
+def perfect(metric: str, score: float | None) -> bool:
+    """Whether nothing can beat ``score`` under this metric."""
+    return score == (0 if metric in _LESS else 100)
 
 
 def _go_on(interrupted: Callable[[], bool]) -> None:
