@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import threading
@@ -15,7 +16,7 @@ from safetensors.torch import load_file
 
 import antiphon
 from antiphon.config import Config, TrainConfig, presets
-from antiphon.errors import DataError, FolderError, SaveError, UsageError
+from antiphon.errors import DataError, FolderError, LinkError, SaveError, UsageError
 from antiphon.evaluation import evaluate
 from antiphon.runtime import folder as files
 from antiphon.training import trainer
@@ -89,6 +90,25 @@ def test_a_loss_of_sampled_words_is_told_as_such(pairs, tmp_path):
         groups = {"train": {"samples": 4, "sampled_until": until}}
         antiphon.train(pairs, tmp_path / str(until), knobs=knobs(updates=4, **groups), observer=watcher)
         assert watcher.of(Progress)[0].sampled == bool(until)
+
+
+def test_a_link_lost_while_going_back_leaves_what_was_saved(pairs, tmp_path, monkeypatch):
+    verdicts = iter([1.0, math.nan])
+    saved = []
+
+    def verdict(*_, **__):
+        saved.append((tmp_path / "run" / files.STATE).read_bytes() if len(saved) else b"")
+        return Verdict(next(verdicts), [], "loss", 1.0, samples=[], dominating=None)
+
+    def lost(self, *_, **__):
+        torch.nn.init.zeros_(next(self._model.parameters()))
+        raise LinkError("process 1 is gone")
+
+    monkeypatch.setattr(trainer, "validate", verdict)
+    monkeypatch.setattr(trainer._Trainer, "_restored", lost)
+    with pytest.raises(LinkError):
+        antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=200))
+    assert (tmp_path / "run" / files.STATE).read_bytes() == saved[1]
 
 
 @pytest.mark.parametrize(("metric", "best", "other"), [("accuracy", 100.0, 99.9), ("wer", 0.0, 0.1)])

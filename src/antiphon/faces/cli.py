@@ -286,7 +286,8 @@ def predict(
     Parameters
     ----------
     model
-        A run or model folder, or a bundled model: dates. Of several ("A,B", or A B) the mean of their probabilities.
+        A run or model folder, or a bundled model: dates. Of several ("A,B", or folders A B) the mean of
+        their probabilities.
     text
         Sources; put -- before the first if one begins with a hyphen.
     input

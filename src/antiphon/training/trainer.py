@@ -184,6 +184,7 @@ class _Trainer:
         self._prepared, self._config, self._folder, self._corpus = prepared, config, folder, corpus
         self._observer, self._interrupted, self._peers, self._reason = observer, interrupted, peers, reason
         self._had_ended = False  # before this sitting
+        self._going_back = False
         self._stopping = False  # several processes: one of them was interrupted, and all know it
         vocabularies = {
             "source_vocabulary": prepared.source_tokenizer.size,
@@ -271,7 +272,7 @@ class _Trainer:
             with passed_over():
                 return self._ran()
         except LinkError:
-            if self._peers.leads:  # an update that failed changed nothing: what was done before it is kept
+            if self._peers.leads and not self._going_back:  # an update that failed changed nothing: all before is kept
                 self._position.seconds = self._seconds()
                 self._write_state()
             raise
@@ -442,6 +443,7 @@ class _Trainer:
         """To the last landmark, with a lower rate; saved at once, so that a run killed now has gone back too."""
         left, saved_landmark = self._position, self._saved_landmark
         warnings: list[str] = []
+        self._going_back = True  # from now on the weights are of one moment and the position is of another
         self._position = position = self._restored(warnings.append, landmark=True)
         self._saved_landmark = saved_landmark  # of the state that is in the folder, which may be a later one
         self._stability.forgive()
@@ -450,6 +452,7 @@ class _Trainer:
         told = f"{why}: back to update {position.update}, with the learning rate halved"
         for message in (*warnings, f"{told} ({position.slower:g} of what it would be)"):
             self._tell(Warned(left.update, message))
+        self._going_back = False
         self._save()
 
     def _validate(self) -> None:
