@@ -608,6 +608,37 @@ def test_a_full_softmax_that_samples_has_dense_gradients_and_smooths_over_what_w
         torch.testing.assert_close(leaf.grad, theirs)
 
 
+@pytest.mark.parametrize(
+    ("softmax", "share", "smoothed"), [("full", 1.0, True), ("full", 0.1, True), ("sampled", None, False)]
+)
+def test_the_labels_are_smoothed_as_the_knob_says(softmax, share, smoothed):
+    """By a full softmax over all words, and over those that are drawn, here all of them; by a sampled one not."""
+    tree = {
+        "data": {"share_vocabulary": False},
+        "model": {"softmax": softmax, "tied": "none", "embedding": 8, "hidden": 8, "dropout": 0.0},
+        "train": {"samples": 30, "sampled_until": 0.5 if softmax == "full" else 0.0, "label_smoothing": 0.3},
+    }
+    config = Config.model_validate(tree)
+    torch.manual_seed(0)
+    model = Seq2Seq(config.model, source_vocabulary=20, target_vocabulary=20)
+    batch = make_batch([[5, 6], [7]], [[9, 10], [11]], (3, 3))
+    sampler = LogUniformSampler(np.arange(20)[::-1].copy(), 1)
+    loss, nats, tokens = batch_loss(model, batch, config, precision="f32", sampler=sampler, update=0, share=share)
+    found = gradients(model, loss)
+    src, src_len, tgt_in, tgt_out = map(torch.from_numpy, (batch.src, batch.src_len, batch.tgt_in, batch.tgt_out))
+    features, packing = model.features(src, src_len, tgt_in)
+    targets = tgt_out.flatten()[packing.order[: packing.real]]
+    log_probs = torch.log_softmax(features[: packing.real] @ model.softmax_weight.t() + model.softmax_bias[:, 0], 1)
+    truth = torch.nn.functional.one_hot(targets, 20).float()
+    even = torch.full((20,), 1 / 20) if share == 1.0 else (1 + truth) / 21  # the drawn, and each position's own word
+    labels = 0.3 * even + 0.7 * truth if smoothed else truth
+    assert tokens == 5
+    assert nats == pytest.approx(-float((truth * log_probs).sum().detach()), rel=1e-5)
+    wanted = gradients(model, -(labels * log_probs).sum() / 5)
+    for name in ("softmax_weight", "softmax_bias", "decoder.features.weight"):
+        torch.testing.assert_close(found[name].to_dense(), wanted[name].to_dense())
+
+
 @pytest.mark.parametrize(("share", "some"), [(0.1, True), (0.5, False), (None, False)])
 def test_a_full_softmax_learns_from_the_drawn_words_until_its_share_is_over(share, some):
     tree = {
@@ -755,6 +786,58 @@ def test_row_sparse_sgd_and_its_average_equal_the_dense_ones():
     for one, other in zip(*results, strict=True):
         for name in one:
             torch.testing.assert_close(one[name], other[name], atol=1e-6, rtol=1e-5)
+
+
+def descended(gradients: list[torch.Tensor], train: TrainConfig, *, sparse: bool, rate: float = 0.5):
+    """A table (4, 2) of ones after each of these updates, its averages, and the norms that were told."""
+    table = torch.nn.Embedding.from_pretrained(torch.ones(4, 2), freeze=False, sparse=sparse)
+    blocks = {} if sparse else {"weight": 1}
+    optimum = Optimizer(table, train, sparse=list(table.parameters()) if sparse else [], hidden=blocks)
+    weights, averages, norms = [], [], []
+    for gradient in gradients:
+        rows = gradient.any(dim=1).nonzero().flatten()
+        (table(rows) * gradient[rows]).sum().backward()
+        norms.append(optimum.update(rate))
+        weights.append(table.weight.detach().clone())
+        averages.append(optimum.averaged()["weight"].clone())
+    return weights, averages, norms
+
+
+LONG = torch.tensor([[0.0, 0], [6, 0], [0, 0], [0, 8]])
+"""A gradient of norm 10."""
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_gradient_longer_than_the_clip_is_as_long_as_it_and_a_shorter_one_as_it_was(sparse):
+    train = TrainConfig(optimizer="sgd", clip=1.0, average=0.0, precision="f32")
+    weights, _, norms = descended([LONG, LONG / 20, LONG / 10], train, sparse=sparse)
+    assert norms == pytest.approx([10, 0.5, 1])
+    before = torch.ones(4, 2)
+    for after, length in zip(weights, (1.0, 0.5, 1.0), strict=True):
+        torch.testing.assert_close(before - after, 0.5 * length * LONG / 10)
+        before = after
+
+
+@pytest.mark.parametrize(("optimizer", "sparse"), [("adam", False), ("adam", True), ("muon", False)])
+def test_who_remembers_gradients_remembers_them_clipped(optimizer, sparse):
+    """One of another length alone would go the same way: it is what is remembered of it that tells."""
+    given = {"optimizer": optimizer, "weight_decay": 0.0, "average": 0.0, "precision": "f32"}
+    other = torch.tensor([[0.0, 0], [0.3, 0.1], [0, 0], [0.2, 0.4]])
+    clipped, *_ = descended([LONG, other], TrainConfig(clip=1.0, **given), sparse=sparse)
+    short, *_ = descended([LONG / 10, other], TrainConfig(clip=1e9, **given), sparse=sparse)
+    torch.testing.assert_close(clipped, short)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize(("average", "decays"), [(0.998, [2 / 11, 3 / 12, 4 / 13]), (0.2, [2 / 11, 0.2, 0.2])])
+def test_the_horizon_of_the_average_grows_with_the_updates(average, decays, sparse):
+    train = TrainConfig(optimizer="sgd", clip=1e9, average=average, precision="f32")
+    gradients = [LONG, torch.tensor([[1.0, 2], [0, 0], [0, 0], [3, 4]]), LONG]
+    weights, averages, _ = descended(gradients, train, sparse=sparse)
+    wanted = torch.ones(4, 2)
+    for weight, found, decay in zip(weights, averages, decays, strict=True):
+        wanted = decay * wanted + (1 - decay) * weight
+        torch.testing.assert_close(found, wanted)
 
 
 def test_second_moments_of_rows_are_those_of_adam():
