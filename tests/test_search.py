@@ -127,6 +127,27 @@ def test_a_beam_that_holds_everything_finds_what_enumeration_finds(source, expon
         assert [h.score for h in found] == pytest.approx([score for score, _ in every[:nbest]], abs=1e-6)
 
 
+def test_the_length_penalty_is_the_papers():
+    assert length_penalty(1, 0.7) == 1
+    assert length_penalty(7, 1.0) == 2
+    assert length_penalty(13, 2.0) == 9
+    assert length_penalty(np.array([1, 19]), 0.5).tolist() == [1, 2]
+    assert length_penalty(100, 0.0) == 1
+
+
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_a_sentence_that_is_done_early_has_the_answer_it_would_have_had(width):
+    """With as many answers wanted as there are places a beam goes on for longer; the first of them is the same."""
+    rows = [[one, other] for one in range(4, 12) for other in range(4, 12)]
+    src, src_len = padded(rows)
+    found = []
+    for nbest in (1, width):
+        config = SearchConfig(beam=width, nbest=nbest, length_penalty=1.5, no_repeat_ngram=0)
+        engine = FakeEngine(sharpness=1.0)
+        found.append([row[:1] for row in beam(engine, src, src_len, config, limits(rows, 14))])
+    assert same(*found)
+
+
 @pytest.mark.parametrize("search", [beam, greedy, sample])
 def test_an_answer_is_empty_only_if_there_is_nothing_to_say(search):
     src, src_len = padded([[1]])
@@ -160,6 +181,18 @@ def test_sampling_follows_its_seed_and_the_model():
     drawn = [h.ids[0] if h.ids else EOS for [h] in once]
     for token, share in zip(out.ids[0], allowed / allowed.sum(), strict=True):
         assert drawn.count(token) / 2000 == pytest.approx(share, abs=0.04)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_a_temperature_divides_log_probabilities(temperature):
+    src, src_len = padded([[5, 6]] * 3000)
+    config = SearchConfig(temperature=temperature, top_k=256, top_p=1.0, unknown=True, seed=3)
+    memory, state = FakeEngine(sharpness=1.0).encode(src[:1], src_len[:1])
+    out = FakeEngine(sharpness=1.0).step(np.array([BOS]), state, memory, 12)
+    allowed = np.exp(out.log_probs[0] / temperature) * ~np.isin(out.ids[0], [PAD, BOS, EOS])
+    drawn = [h.ids[0] for [h] in sample(FakeEngine(sharpness=1.0), src, src_len, config, np.full(3000, 1))]
+    for token, share in zip(out.ids[0], allowed / allowed.sum(), strict=True):
+        assert drawn.count(token) / 3000 == pytest.approx(share, abs=0.03)
 
 
 def test_top_p_keeps_the_fewest_that_hold_it():

@@ -20,6 +20,7 @@ from antiphon.errors import DataError, FolderError, LinkError, SaveError, UsageE
 from antiphon.evaluation import evaluate
 from antiphon.runtime import folder as files
 from antiphon.training import trainer
+from antiphon.training.distributed import Peers
 from antiphon.training.loss import sampler_for, samples
 from antiphon.training.progress import Progress, Started, Stopped, Validated, Warned
 from antiphon.training.schedule import learning_rate
@@ -163,6 +164,54 @@ def test_a_run_ends_by_itself_and_tells_what_it_did(pairs, tmp_path):
     assert "best dev accuracy" in (tmp_path / "run" / files.CARD).read_text()
 
 
+@pytest.fixture
+def judged(monkeypatch):
+    """Hands out these dev losses one after the other, and keeps the weights that each was given to."""
+
+    def script(*losses: float) -> list[dict[str, torch.Tensor]]:
+        left, seen = iter(losses), []
+
+        def validate(model, *_, **__) -> Verdict:
+            seen.append({name: p.detach().clone() for name, p in model.named_parameters()})
+            loss = next(left)
+            return Verdict(loss, [], "loss", loss, [], None)
+
+        monkeypatch.setattr(trainer, "validate", validate)
+        return seen
+
+    return script
+
+
+@pytest.mark.parametrize("average", [0.0, 0.998])
+def test_the_best_weights_are_kept_and_not_the_last(pairs, tmp_path, judged, average):
+    seen, watcher = judged(3.0, 1.0, 2.0), Watcher()
+    often = {"validate_every": 2, "average": average}
+    run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=6, train=often), observer=watcher)
+    assert run.best_dev == 1.0
+    assert [(told.update, told.best) for told in watcher.of(Validated)] == [(2, True), (4, True), (6, False)]
+    [stopped] = watcher.of(Stopped)
+    assert (stopped.best_update, stopped.best_score) == (4, 1.0)
+    kept = load_file(run.folder / files.WEIGHTS)
+    first, best, last = seen
+    assert kept.keys() == best.keys()
+    for name in kept:
+        assert torch.equal(kept[name], best[name]), name
+    for other in (first, last):
+        assert any(not torch.equal(kept[name], other[name]) for name in kept)
+    state = load_file(run.folder / files.STATE)
+    for name in last:  # what is judged, and kept, is the average
+        assert torch.equal(last[name], state[f"optimizer/average/{name}" if average else f"weight/{name}"])
+
+
+def test_patience_ends_after_so_many_validations_without_a_better_one(pairs, tmp_path, judged):
+    judged(3.0, 2.0, 2.5, 2.0, 2.1, 1.0)  # as good as the best is no better
+    watcher, often = Watcher(), {"validate_every": 2, "patience": 3, "warmup": 0}
+    run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=500, train=often), observer=watcher)
+    assert (run.updates, run.best_dev) == (10, 2.0)
+    assert run.reason == "no better dev loss for 3 validations"
+    assert [told.since_best for told in watcher.of(Validated)] == [0, 0, 1, 2, 3]
+
+
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_every_preset_trains_and_answers(pairs, tmp_path, name):
     """At its own sizes, for two updates; with the sampled softmax, row-sparse updates and hand-made buckets of some."""
@@ -196,13 +245,16 @@ def test_the_first_update_promises_nothing(pairs, tmp_path):
     assert told[0].seconds_left is None
 
 
-def test_what_is_left_of_a_resumed_run_counts_what_was_spent_before(pairs, tmp_path):
-    antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=20))
+def test_what_is_left_of_a_resumed_run_counts_what_was_spent_before(pairs, tmp_path, monkeypatch):
+    monkeypatch.setattr(Peers, "seconds", 100.0)
+    assert antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=20)).seconds == 100
     watcher = Watcher()
-    antiphon.train(pairs, tmp_path / "run", resume=True, knobs={"train": {"max_updates": 40}}, observer=watcher)
+    monkeypatch.setattr(Peers, "seconds", 5.0)
+    run = antiphon.train(pairs, tmp_path / "run", resume=True, knobs={"train": {"max_updates": 40}}, observer=watcher)
     told = watcher.of(Progress)[0]
-    assert told.update == 21
-    assert told.seconds_left == pytest.approx(told.seconds * 19 / 21, rel=0.2)
+    assert (told.update, told.seconds) == (21, 105)
+    assert told.seconds_left == pytest.approx(105 * 19 / 21)
+    assert run.seconds == 105
 
 
 def test_a_budget_that_was_raised_stays_so(pairs, tmp_path):
@@ -248,6 +300,16 @@ def test_the_kept_model_is_the_best_one_and_loads(pairs, tmp_path):
     one, many = model.predict("a b"), model.predict(["c d e f g", "a b"])[1]
     assert one.text == many.text
     np.testing.assert_allclose(one.score, many.score, rtol=1e-4)
+
+
+def test_sources_alone_are_made_lower_case(tmp_path):
+    path = tmp_path / "pairs.tsv"
+    path.write_text("".join(f"{a}{b}\t{b}{a}\n" for a in "ABCdef" for b in "ABCdef"))
+    small = knobs(updates=1, data={"tokenizer": "char", "lower_source": True})
+    model = antiphon.load(antiphon.train(path, tmp_path / "run", knobs=small).folder)
+    assert model.predict("ABC").source_tokens == ["a", "b", "c", "</s>"]
+    assert model.target_tokenizer.decode(model.target_tokenizer.encode("ABC")) == "ABC"
+    assert model.score([("ABC", "CBA")]) == model.score([("abc", "CBA")]) != model.score([("abc", "cba")])
 
 
 def test_resume_with_other_data_another_knob_or_nothing_to_resume(pairs, tmp_path):
@@ -405,6 +467,13 @@ def test_the_rate_warms_up_and_ends_at_zero():
     assert learning_rate(config, update=9, progress=0.5) == pytest.approx(0.5)
     assert learning_rate(config, update=100, progress=1.0) == pytest.approx(0.0)
     assert learning_rate(config, update=36, progress=None) == pytest.approx(0.5)
+
+
+def test_a_constant_rate_only_warms_up():
+    config = TrainConfig(schedule="constant", learning_rate=1.0, warmup=9)
+    for progress in (0.0, 0.99, None):
+        assert learning_rate(config, update=0, progress=progress) == pytest.approx(0.1)
+        assert learning_rate(config, update=500, progress=progress) == 1
 
 
 def test_a_bore_is_noticed_unless_it_is_right():
