@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -17,11 +18,12 @@ import antiphon
 from antiphon.config import Config, parse_config
 from antiphon.data.alignment import Alignment
 from antiphon.data.placeholders import Placeholders
-from antiphon.data.tokenizer import BOS, EOS, Tokenizer
+from antiphon.data.tokenizer import BOS, EOS, PAD, Tokenizer
 from antiphon.errors import DataError, FolderError, MissingExtraError, UsageError
 from antiphon.evaluation import METRICS, evaluate, unknown_text
 from antiphon.model import END, Model, Spoken, load
 from antiphon.search import Hypothesis
+from fake_model import FakeModel
 from fakes import FakeEngine
 
 SENTENCES = ["the cat sat on the mat.", "don't go, he said!", '"what" is (this)?', "a dog and a cat", "naïve café"]
@@ -303,6 +305,21 @@ def test_a_run_folder_without_torch_names_the_extra(tmp_path, monkeypatch):
 
 # --- evaluation ---------------------------------------------------------------------------------------------------
 
+
+def judge(tokenizer: Tokenizer, nats: Callable[[str, str], float]) -> Model:
+    """A model that gives every token of a target, its end mark too, the nats of source and target."""
+
+    class Judge(FakeEngine):
+        def score(self, src, src_len, tgt_in, tgt_out):
+            texts = [
+                [tokenizer.decode([i for i in row if i not in (PAD, EOS)]) for row in ids] for ids in (src, tgt_out)
+            ]
+            each = np.array([[nats(source, target)] for source, target in zip(*texts, strict=True)], dtype=np.float32)
+            return np.where(tgt_out == PAD, np.float32(0), each)
+
+    return Model(Judge(tokenizer.size), tokenizer, tokenizer, Config())
+
+
 PAIRS = [(f"the cat {n}", f"a dog {'sat ' * (n % 5)}{n}") for n in range(40)] + [("the cat 1", "quite another")]
 
 
@@ -367,6 +384,31 @@ def test_unknown_characters_are_counted_for_every_kind(kind):
     assert count in (1, 2)
 
 
+def test_perplexity_by_hand():
+    """Six words to five tokens: an apostrophe is a word of its own, and both have an end mark."""
+    tokenizer = Tokenizer("word", ["the", "cat", "don", "'t"])
+    model = judge(tokenizer, lambda source, target: -1.0)
+    text = "the zebra don't"
+    found = evaluate(model, [("the cat", text)], ["loss", "perplexity"])
+    charged = 5 + (len("zebra") + 1) * math.log(len(set(text)) + 1)
+    assert (found["loss"], found["target_tokens"], found["unknown_share"]) == (1, 5, 1 / 5)
+    assert found["perplexity"] == pytest.approx(math.e)
+    assert found["perplexity_per_word"] == pytest.approx(math.exp(charged / 6))
+    assert found["bits_per_character"] == pytest.approx(charged / math.log(2) / (len(text) + 1))
+    assert found["bits_per_character_uncharged"] == pytest.approx(5 / math.log(2) / (len(text) + 1))
+
+
+def test_sameness_of_answers_by_hand():
+    pairs = [("a b a b", "x y z w"), ("a b", "x y"), *[(f"b {n}", f"y {n}") for n in range(10)]]
+    found = evaluate(FakeModel(), pairs, ["distinct"])  # which answers in capitals
+    assert found["distinct_1"] == 12 / 26
+    assert found["distinct_2"] == 12 / 14  # AB three times, BA, and ten others
+    assert found["distinct_2_beside_human"] == pytest.approx((12 / 14) / (13 / 14))
+    assert found["ten_commonest"] == 10 / 12
+    assert found["repeats_4gram"] == 0
+    assert evaluate(FakeModel(), [("a b a b a b", "x"), ("a b a b a", "x")], ["distinct"])["repeats_4gram"] == 0.5
+
+
 def test_a_model_that_knows_the_answer_hits():
     class Knowing(FakeEngine):
         def score(self, src, src_len, tgt_in, tgt_out):
@@ -409,10 +451,52 @@ def test_of_several_answers_one_that_repeats_itself_in_words_comes_last(monkeypa
     assert first_of(twice, plain, n=0) == twice
 
 
+WORDS = Tokenizer("word", [f"w{n}" for n in range(30)])
+
+
 def test_hits_are_ranked_both_ways_where_it_is_asked():
-    pairs = [(f"the cat {n}", f"a dog {n}") for n in range(30)]
-    plain = evaluate(MODELS["char"], pairs, ["hits"])
-    both = evaluate(MODELS["char"], pairs, ["hits"], mmi=0.5)
+    model = Model(FakeEngine(WORDS.size), WORDS, WORDS, Config())
+    pairs = [(f"w{n} w1", f"w{n} " * (n % 3 + 1)) for n in range(20)]  # so few that every other is a distractor
+    targets = [target for _, target in pairs]
+    plain = evaluate(model, pairs, ["hits"])
+    both = evaluate(model, pairs, ["hits"], mmi=0.5)
     assert "hits_at_1_mmi" not in plain
     assert both["hits_at_1"] == plain["hits_at_1"]
-    assert 0 <= both["hits_at_1_mmi"] <= 100
+    nats, tokens = model.score_tokens([(source, target) for source, _ in pairs for target in targets])
+    less = nats - 0.5 * np.tile(model.score([("", target) for target in targets]), 20)
+    for name, scores in (("hits_at_1", nats / tokens), ("hits_at_1_mmi", less / tokens)):
+        best = scores.reshape(20, 20).argmax(axis=1)
+        assert both[name] == 5 * (best == np.arange(20)).sum() > 0
+    assert both["hits_at_1"] != both["hits_at_1_mmi"]
+
+
+def test_hits_are_by_the_token_and_not_for_being_short():
+    pairs = [("w0", "w0 w1"), *[(f"w{n}", f"w{n}") for n in range(2, 21)]]
+    model = judge(WORDS, lambda source, target: -1.0 if target == "w0 w1" else -1.2)  # -3 the pair, -2.4 the others
+    assert evaluate(model, pairs, ["hits"])["hits_at_1"] == 100 / 20
+
+
+def test_what_is_likely_anyway_hits_less():
+    pairs = [(f"w{n}", f"w{n}") for n in range(20)]
+
+    def nats(source: str, target: str) -> float:
+        alone, told = (-5.0, -1.2) if target == "w0" else (-0.5, -1.0)
+        return told if source else alone
+
+    found = evaluate(judge(WORDS, nats), pairs, ["hits"], mmi=0.5)
+    assert (found["hits_at_1"], found["hits_at_1_mmi"]) == (0, 100 / 20)
+
+
+@pytest.mark.parametrize(("truth", "other"), [("w0 w0 w0", "w{}"), ("w0", "w{0} w{0} w{0}")])
+def test_what_is_likely_anyway_counts_by_the_token_too(truth, other):
+    pairs = [("w0", truth), *[(f"w{n}", other.format(n)) for n in range(1, 20)]]
+    model = judge(WORDS, lambda source, target: -1.0 if source else -1.5 if target == truth else -1.1)
+    found = evaluate(model, pairs, ["hits"], mmi=0.5)
+    assert (found["hits_at_1"], found["hits_at_1_mmi"]) == (0, 100 / 20)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_another_right_answer_is_no_distractor(seed):
+    pairs = [("w0", "w0"), ("w0", "w1"), *[(f"w{n}", f"w{n}") for n in range(2, 21)]]
+    model = judge(WORDS, lambda source, target: {"w0": -0.2, "w1": -0.1}.get(target, -1.0))
+    assert evaluate(model, pairs, ["hits"], seed=seed)["hits_at_1"] == pytest.approx(200 / 21)
