@@ -18,10 +18,14 @@ import pytest
 
 import antiphon
 from antiphon.config import Config, DataConfig
+from antiphon.conversations import Conversations
 from antiphon.data.corpus import Learnt, read_corpus
 from antiphon.errors import FolderError, MissingExtraError, UsageError
+from antiphon.faces.batching import Sizes
 from antiphon.faces.cli import main
+from antiphon.faces.guard import Limits
 from antiphon.faces.knobs import spelled_alike
+from antiphon.faces.server import Service
 from antiphon.runtime.bundled import bundled
 from antiphon.runtime.folder import append_line
 from antiphon.training.progress import Sample, Validated, as_record
@@ -419,6 +423,16 @@ def test_scores_are_a_table_and_a_json_file(run: Run, model: FakeModel, pairs: P
     assert json.loads(done.out) == {"accuracy": 50.0, "pairs": 2}
 
 
+def test_bleu_splits_punctuation_off_unless_it_is_told_not_to(run: Run, model: FakeModel, tmp_path: Path):
+    file = tmp_path / "pairs.tsv"
+    file.write_text("a b, c d. e f\tA B , C D . E F\n", encoding="utf-8")
+    asked = ["evaluate", "m", file, "--metrics", "bleu", "--json", "-"]
+    split, whole = (json.loads(run(*asked, *more).out)["bleu"] for more in ([], ["--tokenize", "none"]))
+    assert split == pytest.approx(100)
+    assert whole < 50
+    assert run(*asked, "--tokenize", "13a").out.split('"seconds"')[0] == run(*asked).out.split('"seconds"')[0]
+
+
 def test_a_folder_gives_its_test_part_or_dev(run: Run, model: FakeModel, tmp_path: Path):
     for part in ("train", "dev"):
         (tmp_path / f"{part}.tsv").write_text(f"{part}\tx\n", encoding="utf-8")
@@ -531,6 +545,90 @@ def test_chat_reads_lines(run: Run, model: FakeModel, tmp_path: Path):
     assert (done.code, done.out) == (0, "HELLO drawn 1\nYOU drawn 2\n")
     assert (tmp_path / "t").read_text(encoding="utf-8").count("BOT ++++ ") == 2
     assert "transcript cannot be written" in run("chat", "m", "--transcript", tmp_path / "no" / "t").err
+
+
+# Serve.
+
+
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Stands for the server and its socket, and keeps what they were made with."""
+    calls = SimpleNamespace(folders=[], threads=[], listened=0)
+
+    def load(folder: str, *, threads: int | None) -> FakeModel:
+        calls.folders.append(folder)
+        calls.threads.append(threads)
+        return FakeModel()
+
+    def open_socket(host: str, port: int) -> SimpleNamespace:
+        calls.address = host, port
+        return SimpleNamespace(getsockname=lambda: (host, 8123))
+
+    def create_app(models: dict[str, FakeModel], conversations: Conversations | None, service: Service) -> str:
+        calls.models, calls.conversations, calls.service = list(models), conversations, service
+        return "app"
+
+    def listen(app: str, listening: SimpleNamespace) -> None:
+        assert app == "app"
+        assert listening.getsockname()[1] == 8123
+        calls.listened += 1
+
+    for stand_in in (load, open_socket, create_app, listen):
+        monkeypatch.setattr(f"antiphon.faces.service.{stand_in.__name__}", stand_in)
+    for name in ("ANTIPHON_TOKEN", "ANTIPHON_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "example.org", "127.0.0.1.example.org", ""])
+@pytest.mark.parametrize("token", [[], ["--token", ""]])
+def test_an_address_that_others_can_reach_needs_a_token(run: Run, served: SimpleNamespace, host: str, token: list[str]):
+    done = run("serve", "dates", "--host", host, "--no-store", *token)
+    assert done.code == 2
+    assert "needs a token" in done.err
+    assert (served.folders, served.listened) == ([], 0)
+    assert run("serve", "dates", "--host", host, "--no-store", "--token", "secret").code == 0
+    assert (served.service.token, served.service.hosts, served.listened) == ("secret", None, 1)
+
+
+@pytest.mark.parametrize(
+    ("host", "name"),
+    [("127.0.0.1", "127.0.0.1"), ("127.0.0.2", "127.0.0.2"), ("::1", "[::1]"), ("localhost", "localhost")],
+)
+def test_the_loopback_needs_none_and_goes_by_its_name(run: Run, served: SimpleNamespace, host: str, name: str):
+    done = run("serve", "dates", "--host", host, "--no-store")
+    assert (done.code, served.listened) == (0, 1)
+    assert (served.service.token, served.service.hosts) == (None, (name,))
+    assert done.err == f"serving dates on http://{name}:8123  (Ctrl-C ends it)\nnothing is kept\n"
+
+
+def test_what_serve_is_told_reaches_the_server(
+    run: Run, served: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert run("serve", "runs/a", "runs/b", "--no-store", "--port", "0").code == 0
+    assert (served.folders, served.threads, served.models) == (["runs/a", "runs/b"], [None, None], ["a", "b"])
+    assert served.address == ("127.0.0.1", 0)
+    assert (served.conversations, served.service) == (None, Service(hosts=("127.0.0.1",)))
+    flags = ["--port=99", "--token=secret", "--keep-days=3", "--rows=5", "--queue=7", "--seconds=9", "--threads=2"]
+    told = Service(Limits(seconds=9), Sizes(rows=5, queue=7), token="secret", hosts=None, days=3)
+    done = run("serve", "runs/a", *flags, "--store", tmp_path / "kept.db")
+    assert f"conversations are kept in {served.conversations.address}" in done.err
+    assert (served.service, served.address, served.threads[-1]) == (told, ("127.0.0.1", 99), 2)
+    assert (tmp_path / "kept.db").exists()
+    monkeypatch.setenv("ANTIPHON_TOKEN", "hidden")
+    monkeypatch.setenv("ANTIPHON_STORE", str(tmp_path / "other.db"))
+    assert run("serve", "runs/a").code == 0
+    assert served.service == Service(token="hidden", hosts=None)
+    assert (tmp_path / "other.db").exists()
+    assert run("serve", "runs/a", "--no-store").err.endswith("nothing is kept\n")
+    assert served.conversations is None
+
+
+def test_two_models_of_one_name_are_refused(run: Run, served: SimpleNamespace, tmp_path: Path):
+    one, other = tmp_path / "one" / "bot", tmp_path / "other" / "bot"
+    done = run("serve", one, other, "--no-store")
+    assert (done.code, served.listened) == (2, 0)
+    assert done.err == f'error: two models named "bot", {other}; rename one of the folders\n'
 
 
 def test_corpora_are_listed(run: Run):
