@@ -6,7 +6,7 @@ import http.client
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -75,12 +75,24 @@ class Running:
     def chat(self, text: str, **fields: Any) -> tuple[int, Any, dict[str, str]]:
         return self.ask("POST", "/v1/chat/completions", {"messages": [{"role": "user", "content": text}], **fields})
 
+    def decoding(self) -> int:
+        """Answers being decoded now."""
+        return self.ask("GET", "/healthz")[1]["decoding"]
+
     def events(self, text: str, **fields: Any) -> list[Any]:
         status, told, _ = self.chat(text, stream=True, **fields)
         assert status == 200, told
         lines = [line.removeprefix("data: ") for line in told.split("\n\n") if line]
         assert lines[-1] == "[DONE]" or "error" in lines[-1]
         return [json.loads(line) for line in lines if line != "[DONE]"]
+
+
+def until(true: Callable[[], object], seconds: float = 20.0) -> None:
+    """Returns as soon as this is so."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not so after {seconds:g} seconds"
+        time.sleep(0.01)
 
 
 @contextmanager

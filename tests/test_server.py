@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ import antiphon
 from antiphon.config import SearchConfig
 from antiphon.conversations import Conversations
 from antiphon.faces.batching import Answer, Gone, Sizes
-from antiphon.faces.guard import POLICY, Limits
-from served import DATE, HEAD, Running, running, slow
+from antiphon.faces.guard import POLICY, Guard, Limits
+from served import DATE, HEAD, Running, running, slow, until
 
 
 @pytest.fixture(scope="module")
@@ -305,7 +306,7 @@ def test_a_large_request_is_answered_in_parts_and_others_between_them(dates):
     drawn = {"sample": True, "seed": 3, "temperature": 2.0}
     with running({"dates": slow(0.02)}, sizes=Sizes(rows=8)) as server, ThreadPoolExecutor(2) as pool:
         large = pool.submit(server.ask, "POST", "/predict", {"texts": texts, "beam": 2})
-        time.sleep(0.1)
+        until(server.decoding)
         assert server.chat(DATE, beam=3)[1]["choices"][0]["message"]["content"] == "1979-05-03"
         assert not large.done()
         found = [record["text"] for record in large.result()[1]["predictions"]]
@@ -319,9 +320,9 @@ def test_a_large_request_that_is_given_up_ends_with_its_part():
     texts = [f"{day} de mayo de 1979" for day in range(1, 25)]
     with running({"dates": model}, limits=Limits(seconds=0.3), sizes=Sizes(rows=4)) as server:
         assert server.ask("POST", "/predict", {"texts": texts, "beam": 2})[0] == 408
-        time.sleep(0.5)
+        until(lambda: server.decoding() == 0)
         steps = len(model.engine.rows)
-        time.sleep(0.5)
+        time.sleep(0.2)
         assert len(model.engine.rows) == steps < 12 * 11
 
 
@@ -343,24 +344,59 @@ def test_an_answer_that_takes_too_long_is_given_up():
         assert "0.5 seconds" in told["error"]["message"]
         assert server.chat(DATE, beam=2)[0] == 408
         assert "error" in server.events(DATE)[-1]
-        steps = len(model.engine.rows)
-        time.sleep(0.5)
-        assert server.ask("GET", "/healthz")[1]["decoding"] <= 1
-    assert steps < 3 * 11 + 4
+        until(lambda: server.decoding() == 0)
+        assert len(model.engine.rows) < 2 * 11
 
 
 def test_who_hangs_up_frees_the_row():
-    model = slow(0.1)
+    model = slow(0.2)
     with running({"dates": model}) as server:
         for stream in (True, False):
             with socket.create_connection(("127.0.0.1", server.port)) as connection:
                 body = json.dumps({"stream": stream, "messages": [{"role": "user", "content": DATE}]}).encode()
                 connection.sendall(HEAD.format(len(body)).encode() + body)
-                time.sleep(0.35)
-                assert server.ask("GET", "/healthz")[1]["decoding"] == 1
-            time.sleep(0.3)
-            assert server.ask("GET", "/healthz")[1]["decoding"] == 0
+                until(lambda: server.decoding() == 1)
+            until(lambda: server.decoding() == 0)
     assert len(model.engine.rows) < 2 * 11
+
+
+def test_more_requests_at_once_than_are_allowed_are_told_to_come_again():
+    async def main() -> None:
+        release, seen = asyncio.Event(), []
+
+        async def app(scope, receive, send):
+            await release.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+
+        guard = Guard(
+            app, limits=Limits(open=2), token=None, hosts=None, observe=lambda scope, status, _: seen.append(status)
+        )
+
+        async def ask() -> list[Any]:
+            told: list[Any] = []
+
+            async def send(message):
+                told.append(message)
+
+            scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+            await guard(scope, asyncio.Event().wait, send)  # type: ignore[arg-type]
+            return told
+
+        going = [asyncio.ensure_future(ask()) for _ in range(2)]
+        await asyncio.sleep(0)
+        start, body = await ask()
+        assert start["status"] == 429
+        assert (b"retry-after", b"1") in start["headers"]
+        error = json.loads(body["body"])["error"]
+        assert (error["type"], error["code"]) == ("rate_limit_error", 429)
+        assert "too many requests at once" in error["message"]
+        release.set()
+        assert [told[0]["status"] for told in await asyncio.gather(*going)] == [200, 200]
+        assert [told["status"] for told in (await ask())[:1]] == [200], "who has gone makes room"
+        assert seen == [429, 200, 200, 200]
+
+    asyncio.run(main())
 
 
 def test_half_requests_and_slow_bodies_keep_nobody_else_waiting(dates):
