@@ -385,7 +385,7 @@ def test_more_requests_at_once_than_are_allowed_are_told_to_come_again():
 
         going = [asyncio.ensure_future(ask()) for _ in range(2)]
         await asyncio.sleep(0)
-        start, body = await ask()
+        start, body = await asyncio.wait_for(ask(), 5)
         assert start["status"] == 429
         assert (b"retry-after", b"1") in start["headers"]
         error = json.loads(body["body"])["error"]
