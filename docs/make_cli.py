@@ -17,10 +17,10 @@ _HEAD = """\
 
 This page is made from `antiphon --help` and the help of every command: change the code, then `make docs`.
 
-Results go to standard output, everything else to standard error. Exit codes: 0 done; 1 nothing better was learnt
-(`learn`); 2 your mistake, told in one line with the cure; 130 interrupted, with all saved. A flag wins over a preset;
-`--train.max_updates` and `--train.max-updates` are one flag; a switch may be written `--model.feed`,
-`--model.no-feed` or `--model.feed false`.
+Results go to standard output, everything else to standard error. Exit codes: 0 done; 2 your mistake, told in one
+line with the cure; 130 interrupted, with all saved. A flag wins over a preset; `--train.max_updates` and
+`--train.max-updates` are one flag; a switch may be written `--model.feed`, `--model.no-feed` or
+`--model.feed false`.
 
 ## JSON
 

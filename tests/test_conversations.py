@@ -140,6 +140,7 @@ def test_a_retention_longer_than_the_calendar_forgets_nothing(store):
     keeper.keep(turn("young"), heard.append)
     keeper.close()
     assert heard == [None]
+    assert store.delete_older(1e9) == 0
     assert [kept.conversation for kept in store.every_turn()] == ["young"]
 
 

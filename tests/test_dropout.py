@@ -91,8 +91,10 @@ def test_whole_words_of_both_sides_are_dropped():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_a_decoder_that_feeds_drops_between_its_layers_the_same_units_at_every_step(training, monkeypatch):
-    model = a_model(attention="additive", feed=True, decoder_layers=2, dropout=0.5, hidden=64).train(training)
-    below, above = [], []
+    model = a_model(attention="additive", feed=True, decoder_layers=3, residual=False, dropout=0.5, hidden=64).train(
+        training
+    )
+    below, above, top = [], [], []
 
     def noting(layer, note):
         step = layer.stepper()
@@ -104,17 +106,21 @@ def test_a_decoder_that_feeds_drops_between_its_layers_the_same_units_at_every_s
 
         return lambda: noted
 
-    first, second = model.decoder.layers
+    first, second, third = model.decoder.layers
     monkeypatch.setattr(first, "stepper", noting(first, lambda _, h: below.append(h.detach())))
-    monkeypatch.setattr(second, "stepper", noting(second, lambda x, _: above.append(x.detach())))
+    monkeypatch.setattr(second, "stepper", noting(second, lambda x, h: above.append((x.detach(), h.detach()))))
+    monkeypatch.setattr(third, "stepper", noting(third, lambda x, _: top.append(x.detach())))
     with torch.no_grad():
         model.features(SRC[[0, 1, 0]], SRC_LEN[[0, 1, 0]], TGT_IN)
     assert [len(h) for h in below] == [3, 3, 2, 1, 1]  # the longest row first
-    masks = [x / h for x, h in zip(above, below, strict=True)]
-    if not training:
-        assert all(torch.equal(x, h) for x, h in zip(above, below, strict=True))
-        return
-    torch.testing.assert_close(masks[0].unique(), torch.tensor([0.0, 2.0]), atol=1e-5, rtol=0)
-    for mask in masks:
-        torch.testing.assert_close(mask, masks[0][: len(mask)], atol=1e-5, rtol=0)
-    assert not torch.equal(above[0][0] == 0, above[0][1] == 0)
+    lower = [x / h for (x, _), h in zip(above, below, strict=True)]
+    upper = [x / h for x, (_, h) in zip(top, above, strict=True)]
+    for masks in (lower, upper):
+        if not training:
+            assert all((mask == 1).all() for mask in masks)
+            continue
+        torch.testing.assert_close(masks[0].round(decimals=4).unique(), torch.tensor([0.0, 2.0]))
+        for mask in masks:
+            torch.testing.assert_close(mask, masks[0][: len(mask)], atol=1e-4, rtol=0)
+        assert not torch.equal(masks[0][0] == 0, masks[0][1] == 0)
+    assert torch.equal(lower[0] == 0, upper[0] == 0) is not training

@@ -240,11 +240,13 @@ def test_an_export_that_is_interrupted_leaves_nothing(run, tmp_path, monkeypatch
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")
-def test_an_export_that_gives_no_numbers_is_refused(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("quantise", [None, "int8"])
+def test_an_export_that_gives_no_numbers_is_refused(run, tmp_path, monkeypatch, quantise):
+    monkeypatch.setattr(folder_of_export, "is_there", lambda *_: False)  # nothing to compare answers on
     scores = OnnxEngine.score
     monkeypatch.setattr(OnnxEngine, "score", lambda *asked: scores(*asked) * (np.nan if asked[2].size > 1 else 1))
     with pytest.raises(FolderError, match="differs from the run: by nan"):
-        export(run, tmp_path / "out")
+        export(run, tmp_path / "out", quantise=quantise)
     assert not (tmp_path / "out").exists()
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 import antiphon
+from antiphon.config import Config, DataConfig
 from antiphon.conversations import Conversations, Turn
 from antiphon.data.pairs import Pair
+from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import DataError, FolderError, SaveError
 from antiphon.faces.cli import main
-from antiphon.learning import learn, lessons, split, verdict
+from antiphon.learning import Lessons, fitting, learn, lessons, split, verdict
 from antiphon.nn.engine import load_weights
-from antiphon.runtime import folder as files
-from antiphon.training import tuning
 from antiphon.training.tuning import Look, Tuned
 
 TINY = {
@@ -121,16 +121,21 @@ def test_what_people_corrected_is_learnt_and_the_rest_is_kept(run, tmp_path):
     store.close()
 
 
-def test_what_fits_no_bucket_where_nothing_is_cut_is_not_learnt(run):
-    config, _ = files.read_config(run)
-    config = config.model_copy(update={"data": config.data.model_copy(update={"too_long": "drop"})})
-    short, long = Pair("ab", "h"), Pair("ab" * 99, "h")
-    *_, kept = tuning._prepare(run, config, files.read_tokenizers(run), [long, short])
-    assert kept == [short]
-    with pytest.raises(
-        DataError, match=r"longer than what the model was trained on; correct answers to texts of \d+ and"
-    ):
-        tuning._prepare(run, config, files.read_tokenizers(run), [long])
+def test_what_fits_no_bucket_is_left_out_and_counted_where_training_cuts_nothing():
+    tokenizer = Tokenizer.train(["abcdefgh"], kind="char", vocabulary=20)
+    short, long, wordy = Pair("ab", "h"), Pair("ab" * 9, "h"), Pair("ab", "h" * 9)
+
+    def left(corrections, liked, too_long="drop"):
+        config = Config(data=DataConfig(buckets=((5, 3), (8, 8)), too_long=too_long))
+        return fitting(Lessons(corrections, liked), config, (tokenizer, tokenizer))
+
+    assert left([short, long], [wordy, short]) == (Lessons([short], [short]), 2)
+    assert left([long], [short]) == (Lessons([], [short]), 1)
+    assert left([long], [], "truncate") == (Lessons([long], []), 0)
+    assert left([Pair("a" * 7, "b" * 7)], []) == (Lessons([Pair("a" * 7, "b" * 7)], []), 0)  # and EOS
+    assert left([short, Pair("a" * 8, "b" * 7)], [])[1] == 1
+    with pytest.raises(DataError, match="longer than what the model was trained on, --from"):
+        left([long], [wordy])
 
 
 def as_if_learnt(source, *_, **__) -> Tuned:
@@ -184,7 +189,7 @@ def test_the_command_tells_what_became_of_it(run, tmp_path, capsys):
     store.add([turn(word, better=LETTERS[n % 7 :: 3][::-1] * 2) for n, word in enumerate(words)])
     store.close()
     asked = ["learn", str(run), "--from", str(tmp_path / "kept.db"), "--out", str(tmp_path / "new")]
-    assert main([*asked, "--minutes", "0.02"]) == 1
+    assert main([*asked, "--minutes", "0.02"]) == 0
     told = capsys.readouterr()
     assert [line.split()[0] for line in told.out.splitlines()[1:]] == ["dev_loss", "learnt", "held_out"]
     assert "not better: " in told.err

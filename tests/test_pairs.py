@@ -136,6 +136,7 @@ def test_a_lemma_is_not_torn_apart(tmp_path: Path, name: str, line: str) -> None
             "a,b\nc,d\n",
             r'one column where two are needed, .*a\.csv:1; parted by ","\? then make it a TAB',
         ),
+        ("a.csv", "a, b\tc\nd, e\tf\ng,h\n", r"one column where two are needed, .*a\.csv:3; write source TAB target"),
         ("a.csv", "a,b\nc,d,e\n", r"one column where two are needed, .*a\.csv:1; write source TAB target"),
         ("a.tsv", "a\tb\tN;PL\na\n", r"one column where two are needed, .*a\.tsv:2"),
         ("a.tsv", "", r"no pairs, .*a\.tsv"),

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import antiphon
+from antiphon import metrics
 from antiphon.config import Config, TrainConfig, presets
 from antiphon.errors import DataError, FolderError, LinkError, SaveError, UsageError
 from antiphon.evaluation import evaluate
@@ -24,7 +25,7 @@ from antiphon.training.distributed import Peers
 from antiphon.training.loss import sampler_for, samples
 from antiphon.training.progress import Progress, Started, Stopped, Validated, Warned
 from antiphon.training.schedule import learning_rate
-from antiphon.training.validation import Verdict, better, dominating_answer
+from antiphon.training.validation import Verdict, better, dominating_answer, perfect
 from small_runs import SMALL, Watcher, knobs, write_pairs
 
 
@@ -112,7 +113,13 @@ def test_a_link_lost_while_going_back_leaves_what_was_saved(pairs, tmp_path, mon
     assert (tmp_path / "run" / files.STATE).read_bytes() == saved[1]
 
 
-@pytest.mark.parametrize(("metric", "best", "other"), [("accuracy", 100.0, 99.9), ("wer", 0.0, 0.1)])
+ALIKE = ["a b c d e", "f g h i"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "best", "other"),
+    [("accuracy", 100.0, 99.9), ("wer", 0.0, 0.1), ("bleu", metrics.bleu(ALIKE, ALIKE), 99.9)],
+)
 def test_a_run_ends_when_nothing_can_be_better(pairs, tmp_path, monkeypatch, metric, best, other):
     scores = iter([other, best, best])
     monkeypatch.setattr(
@@ -120,6 +127,14 @@ def test_a_run_ends_when_nothing_can_be_better(pairs, tmp_path, monkeypatch, met
     )
     run = antiphon.train(pairs, tmp_path / "run", knobs=knobs(updates=200, train={"dev_metric": metric}))
     assert (run.updates, run.reason, run.best_dev) == (20, f"dev {metric} cannot get better", best)
+    watcher = Watcher()
+    antiphon.train(pairs, tmp_path / "run", resume=True, observer=watcher)
+    assert [event.message for event in watcher.of(Warned)] == [f"nothing more was learnt: {run.reason}"]
+
+
+def test_a_loss_of_nothing_is_not_the_best_there_can_be():
+    assert not perfect("loss", 0.0)
+    assert not perfect("accuracy", None)
 
 
 @pytest.mark.parametrize(

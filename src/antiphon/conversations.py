@@ -304,7 +304,7 @@ class Keeper:
     def _purge(self) -> None:
         if self._days is not None and time.monotonic() - self._purged > PURGE_SECONDS:
             self._purged = time.monotonic()
-            with suppress(Exception):  # the next look comes, and a turn that cannot be kept is told to who said it
+            with suppress(SaveError):  # the next look comes, and a turn that cannot be kept is told to who said it
                 self._conversations.delete_older(self._days)
 
 

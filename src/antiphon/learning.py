@@ -13,8 +13,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from antiphon.config import Config
+from antiphon.data.buckets import BucketPlan
 from antiphon.data.pairs import Pair, read_pairs, write_pairs
-from antiphon.data.store import is_there
+from antiphon.data.store import encode, is_there
+from antiphon.data.tokenizer import Tokenizer
 from antiphon.errors import DataError, FolderError, MissingExtraError
 from antiphon.runtime import folder as files
 
@@ -50,6 +55,8 @@ class Report:
     corrections: int
     held_out: int
     liked: int
+    too_long: int
+    """Corrections and liked answers that fit no bucket and were left out, where training cuts none either."""
     replayed: int
     """Pairs of the original training data that were learnt again."""
     seconds: float
@@ -84,6 +91,26 @@ def lessons(turns: Iterable[Turn], name: str) -> Lessons:
             cure = f"there are some for {', '.join(sorted(others))}: --model {min(others)}"
         raise DataError(f'no corrections or liked answers for "{name}"', where="--from", cure=cure)
     return Lessons([Pair(*pair) for pair in corrections.items()], [Pair(*pair) for pair in liked.items()])
+
+
+def fitting(found: Lessons, config: Config, tokenizers: tuple[Tokenizer, Tokenizer]) -> tuple[Lessons, int]:
+    """What the model can learn from, and how many are too long for it. Raises DataError where all are."""
+    if config.data.too_long != "drop":
+        return found, 0
+    assert not isinstance(config.data.buckets, int), "a run's config has its buckets resolved"
+    plan, kept, count = BucketPlan.by_hand(config.data.buckets), [], 0
+    for pairs in (found.corrections, found.liked):
+        encoded = encode(pairs, *tokenizers)
+        places = plan.assign(encoded.source_lengths.astype(np.int64) + 1, encoded.target_lengths.astype(np.int64) + 1)
+        kept.append([pair for pair, place in zip(pairs, places.tolist(), strict=True) if place >= 0])
+        count += len(pairs) - len(kept[-1])
+    if not any(kept):
+        raise DataError(
+            "all that people taught is longer than what the model was trained on",
+            where="--from",
+            cure="correct answers to shorter texts, or train with larger data.buckets",
+        )
+    return Lessons(*kept), count
 
 
 def split(corrections: list[Pair], seed: int) -> tuple[list[Pair], list[Pair]]:
@@ -141,6 +168,7 @@ def learn(
         cure = "let antiphon train --resume mend it"
         raise FolderError("not what training wrote there", where=str(source / other[0]), cure=cure)
     found = lessons(conversations.every_turn(), name or Path(run).resolve().name)
+    found, too_long = fitting(found, config, tokenizers)
     earlier = dict(read_pairs(source / LEARNT)) if (source / LEARNT).is_file() else {}
     taught, held = split([pair for pair in found.corrections if pair.source not in earlier], seed)
     again = [pair for pair in found.corrections if pair.source in earlier]  # known: they cannot be judged by
@@ -161,6 +189,7 @@ def learn(
         corrections=len(again) + len(taught),
         held_out=len(held),
         liked=len(found.liked),
+        too_long=too_long,
         replayed=facts.get("train_pairs", 0),
         seconds=tuned.looks[-1].seconds,
         before=_figures(tuned.before),

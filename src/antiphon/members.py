@@ -180,7 +180,7 @@ def _add(place: Path, sentence: str, *, title: Path | None = None) -> None:
     this folder then."""
     card, kind = place / files.CARD, sentence.partition(": ")[0]
     written = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {place.resolve().name}\n"
-    written = re.sub(rf"\n*^{kind}: .*$", "", written, flags=re.MULTILINE)
+    written = re.sub(rf"\n*^{re.escape(kind)}: .*$", "", written, flags=re.MULTILINE)
     if title is not None:
         written = f"# {title.resolve().name}\n{written.partition(chr(10))[2]}"
     files.write_text(card, f"{written.rstrip()}\n\n{sentence}\n")

@@ -202,7 +202,7 @@ def files_of(data: str | Path) -> list[Path]:
 
 
 def check_readable(data: str | Path) -> None:
-    """Raises DataError, as `spans_of`, if the file or the files cannot be opened."""
+    """Raises DataError, as `spans_of`, if the file or the files cannot be opened, or only be read once."""
     for path in files_of(data):
         with _opened(path):
             pass
@@ -325,9 +325,11 @@ def _from_tsv(lines: list[str], span: Span, skipped: Counter[str]) -> Iterator[t
 
 
 def _other_separator(lines: list[str]) -> str:
-    """What parts the first lines in two where no TAB does; empty if nothing does."""
+    """What parts the first of these lines in two where no TAB does; empty if nothing does."""
     first = [line for line in lines[:_LOOKED_AT] if line.strip()]
-    return next((mark for mark in ",;|" if all(line.count(mark) == 1 and '"' not in line for line in first)), "")
+    if any(not {"\t", '"'}.isdisjoint(line) for line in first):
+        return ""
+    return next((mark for mark in ",;|" if all(line.count(mark) == 1 for line in first)), "")
 
 
 def _features_column(lines: list[str]) -> int | None:
@@ -431,8 +433,6 @@ def _line_starts(path: Path) -> tuple[list[int], int]:
     """The byte where every span begins, with the file's end as the last; and how many lines there are."""
     starts, size, lines, ended = [0], 0, 0, True
     with _opened(path) as file:
-        if not file.seekable():
-            raise DataError("a pipe, and pairs are read more than once", where=str(path), cure="write them to a file")
         while piece := file.read(1 << 22):
             ends = np.flatnonzero(np.frombuffer(piece, np.uint8) == ord("\n")) + 1
             first = SPAN_LINES - 1 - lines % SPAN_LINES  # the line end in this piece that ends a span
@@ -469,6 +469,9 @@ def _read_lines(path: Path, start: int, end: int, first: int) -> list[str]:
 def _opened(path: Path) -> Iterator[BinaryIO]:
     try:
         with path.open("rb") as file:
+            if not file.seekable():
+                cure = "write them to a file"
+                raise DataError("a pipe, and pairs are read more than once", where=str(path), cure=cure)
             yield file
     except (FileNotFoundError, NotADirectoryError):
         raise DataError("no such file", where=str(path), cure=_cure_for_missing(path)) from None

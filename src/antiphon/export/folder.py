@@ -105,7 +105,7 @@ def _export_one(source: Path, target: Path, quantise: Literal["int8"] | None) ->
         if quantised and is_there(files.ids_of(original.config, source), "dev"):
             losses, same = on_dev(original, made, source)
         worse = losses[1] - losses[0] if losses else 0.0
-        if not (quantised or difference <= TOLERANCE) or not worse <= WORSE:
+        if not difference <= (np.finfo(np.float64).max if quantised else TOLERANCE) or not worse <= WORSE:
             raise FolderError(
                 f"the export differs from the run: by {difference:.4f} nats at most, dev loss by {worse:.4f}",
                 where=str(target),
@@ -117,7 +117,7 @@ def _export_one(source: Path, target: Path, quantise: Literal["int8"] | None) ->
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)
         if isinstance(error, OSError):
-            cure = "free some space, or choose another --out"
+            cure = "check space and rights, or choose another --out"
             raise SaveError(f"cannot export ({error.strerror or error})", where=str(target), cure=cure) from None
         raise
     size = sum((target / files.GRAPHS / name).stat().st_size for name in graphs)

@@ -250,19 +250,19 @@ def evaluate(
     names = None if metrics is None else evaluation.named(metrics.split(","))
     scores: dict[str, Any] = {}
 
-    def measured() -> Iterator[str]:
+    def measured() -> str:
         loaded = _load(model)
         chosen = _part(pairs, split, loaded, unseen=True)
         scores.update(evaluation.evaluate(loaded, chosen, names, tokenize=tokenize, limit=limit, **overrides))
-        yield _json_text(scores)
+        return _json_text(scores)
 
     if json is None:
-        list(measured())
+        measured()
     elif str(json) == "-":
-        _print(*measured(), raw=True)
+        _print(measured(), raw=True)
         return
     else:
-        write_lines(json, measured())  # which opens the file before anything is measured
+        write_lines(json, (measured() for _ in range(1)))  # the file is opened before anything is measured
     for line in table([(name, _score(value)) for name, value in scores.items()], right=(1,)):
         _print(line)
 
@@ -545,8 +545,8 @@ def learn(
     minutes: Annotated[float, Parameter(validator=validators.Number(gt=0))] = 3.0,
     seed: _Whole = 1,
     json: _Switch = False,
-) -> int:
-    """Learn from corrections and liked answers; a new run folder is made if it is better than RUN, else exit code 1.
+) -> None:
+    """Learn from corrections and liked answers; a new run folder is made if it is better than RUN.
 
     Parameters
     ----------
@@ -586,11 +586,12 @@ def learn(
         rows += [(name, f"{report.before[name]:.4f}", f"{report.after[name]:.4f}") for name in report.before]
         for line in table(rows, right=(1, 2)):
             _print(line)
+    if report.too_long:
+        note(f"{report.too_long:,} are longer than what the model was trained on, and were left out")
     if report.better:
         note(f"better: {report.reason}; the new run is {out}")
     else:
         note(f"not better: {report.reason}; {run} stays what it was, and {out} was not made")
-    return 0 if report.better else 1
 
 
 @app.command(sort_key=9)

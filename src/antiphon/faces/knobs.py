@@ -27,7 +27,8 @@ _GROUPS: dict[str, type[BaseModel]] = {
     "search": SearchConfig,
 }
 
-_DECIMAL = re.compile(r"[+-]?(\d{1,15}\.?\d*|\.\d+)(e[+-]?\d{1,2})?", re.IGNORECASE)
+_DECIMAL = re.compile(r"[+-]?[0-9]{1,20}(\.[0-9]{0,20})?(e[+-]?[0-9]{1,2})?", re.IGNORECASE)
+_BASED = re.compile(r"[+-]?0(x[0-9a-f]{1,16}|o[0-7]{1,20}|b[01]{1,64})", re.IGNORECASE)
 
 _FLAGS = {
     f"--{group}.{name}".replace("_", "-"): field
@@ -42,13 +43,11 @@ _SWITCHES |= {flag.replace("--search.", "--") for flag in _SWITCHES if flag.star
 def whole(_type: Any, tokens: Any) -> int:
     """``500``, ``5e2`` or ``0x1f4``; what cyclopts itself would round is refused."""
     text = tokens[0].value.strip()
-    try:
-        return int(text, 0 if text.lower().lstrip("+-")[:2] in ("0x", "0o", "0b") else 10)
-    except ValueError:
-        value = Decimal(text) if _DECIMAL.fullmatch(text) else None
-    if value is None or value != value.to_integral_value():
-        raise ValueError(f'"{text}" is no whole number')
-    return int(value)
+    if _BASED.fullmatch(text):
+        return int(text, 0)
+    if _DECIMAL.fullmatch(text) and (value := Decimal(text)) == value.to_integral_value():
+        return int(value)
+    raise ValueError(f'"{text:.40}" is no whole number')
 
 
 def _shapes(_type: Any, tokens: Any) -> int | list[Any]:

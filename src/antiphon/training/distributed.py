@@ -115,7 +115,7 @@ class Peers:
                     dist.all_reduce(piece, group=self._group)
 
     def sum_gradients(self, dense: Sequence[nn.Parameter], sparse: Sequence[nn.Parameter], *told: float) -> list[float]:
-        """Every gradient becomes the sum over all processes; one that nobody has stays None, as when alone.
+        """Every gradient becomes the sum over all processes; a dense one that nobody has stays None, as when alone.
 
         Args:
             dense: parameters in an order that is the same everywhere.

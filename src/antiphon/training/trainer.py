@@ -299,7 +299,9 @@ class _Trainer:
             self._tell(Warned(0, f"nothing was learnt: {reason} before the first update; give it more"))
         elif self._had_ended and position.update == begun:
             told = f"nothing more was learnt: {reason}"
-            self._tell(Warned(begun, f"{told}, and a budget counts from a run's beginning; give it more"))
+            if self._budget_spent():
+                told += ", and a budget counts from a run's beginning; give it more"
+            self._tell(Warned(begun, told))
         self._tell(stopped)
         if self._corpus is not None:
             write_card(self._folder, self._config, self._corpus.card, len(self._corpus.train), stopped)

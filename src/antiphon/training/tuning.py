@@ -17,7 +17,6 @@ from antiphon.data.buckets import BucketPlan
 from antiphon.data.pairs import Pair
 from antiphon.data.store import Shards, encode, in_memory
 from antiphon.data.tokenizer import Tokenizer
-from antiphon.errors import DataError
 from antiphon.model import Model
 from antiphon.nn.engine import TorchEngine, copy_weights, load_weights
 from antiphon.nn.seq2seq import Seq2Seq
@@ -95,7 +94,6 @@ def tune(
 
     Raises:
         FolderError: the run has no ids or weights, or damaged ones.
-        DataError: every new pair is too long for it.
         SaveError: the disk refuses.
     """
     begun = time.monotonic()
@@ -113,7 +111,7 @@ def tune(
         }
     )
     config = config.model_copy(update={"train": train})
-    prepared, new, learn = _prepare(run, config, tokenizers, learn)
+    prepared, new = _prepare(run, config, tokenizers, learn)
     precision = choose_precision(train.precision)
     vocabularies = {"source_vocabulary": tokenizers[0].size, "target_vocabulary": tokenizers[1].size}
     model = Seq2Seq(config.model, **vocabularies)
@@ -183,28 +181,19 @@ def allowed(dev_loss: float, worse: float) -> float:
 
 def _prepare(
     run: Path, config: Config, tokenizers: tuple[Tokenizer, Tokenizer], learn: Sequence[Pair]
-) -> tuple[Prepared, Prepared, list[Pair]]:
-    """The old pairs as the run left them, the new, and which those are: where pairs are not cut, those that fit."""
+) -> tuple[Prepared, Prepared]:
+    """The old pairs as the run left them, and the new."""
     assert not isinstance(config.data.buckets, int), "a run's config has its buckets resolved"
     old, dev = (Shards.open(files.ids_of(config, run), name) for name in ("train", "dev"))
     plan = BucketPlan.by_hand(config.data.buckets)
     # Texts of the old pairs are not kept, so subword dropout is left out.
     data = config.data.model_copy(update={"subword_dropout": 0.0})
     prepared = Prepared(config.model_copy(update={"data": data}), *tokenizers, plan, old, dev, [])
-    encoded, kept = encode(learn, *tokenizers), list(learn)
-    if data.too_long == "drop":
-        held = plan.assign(encoded.source_lengths + 1, encoded.target_lengths + 1)
-        kept = [pair for pair, bucket in zip(learn, held, strict=True) if bucket >= 0]
-        if not kept:
-            longest = f"{max(one.source for one in plan.buckets)} and {max(one.target for one in plan.buckets)}"
-            cure = f"correct answers to texts of {longest} tokens or fewer"
-            raise DataError("all that people taught is longer than what the model was trained on", cure=cure)
-        encoded = encode(kept, *tokenizers)
-    new = in_memory(encoded, tokenizers[1].size)
-    rows = min(NEW_ROWS, max(1, len(kept)))
+    new = in_memory(encode(learn, *tokenizers), tokenizers[1].size)
+    rows = min(NEW_ROWS, max(1, len(learn)))
     few = config.train.model_copy(update={"batch_size": rows})
     small = replace(prepared, config=prepared.config.model_copy(update={"train": few}), train=new)
-    return prepared, small, kept
+    return prepared, small
 
 
 def _endless(prepared: Prepared) -> Iterator[Batch]:

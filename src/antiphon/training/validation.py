@@ -157,8 +157,10 @@ def better(metric: str, score: float, best: float | None) -> bool:
 
 
 def perfect(metric: str, score: float | None) -> bool:
-    """Whether nothing can beat ``score`` under this metric."""
-    return score == (0 if metric in _LESS else 100)
+    """Whether nothing can beat ``score`` under this metric; of a loss nobody knows."""
+    if score is None or metric == "loss":
+        return False
+    return score <= 0 if metric in _LESS else score >= 100
 
 
 def _go_on(interrupted: Callable[[], bool]) -> None:
