@@ -55,13 +55,13 @@ def main() -> None:
     parser.add_argument("--answers", type=int, default=2000, help="test sources answered for the variety figures")
     asked = parser.parse_args()
     pairs = antiphon.read_pairs(asked.data / "test.tsv")
-    table = {folder.name: measure(folder, pairs, asked.answers) for folder in asked.runs}
+    table = {str(folder): measure(folder, pairs, asked.answers) for folder in asked.runs}
     names = list(next(iter(table.values())))
     width = max(map(len, names))
     print(" " * width, *(f"{name:>14}" for name in table))
     for name in names:
         print(f"{name:<{width}}", *(f"{row[name]:>14.4g}" for row in table.values()))
-    print(json.dumps({**machine.describe(), "pairs": len(pairs), "runs": table}))
+    print(json.dumps({**machine.describe(), "data": machine.corpus(asked.data), "pairs": len(pairs), "runs": table}))
 
 
 if __name__ == "__main__":

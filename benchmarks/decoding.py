@@ -253,7 +253,7 @@ def prepared(corpus: Path, home: Path, python: Path, updates: int, minutes: floa
     if not (home / checkpoint).exists():
         print(f"training OpenNMT-py, {updates} updates", file=sys.stderr)
         train(python, Job(home, os.cpu_count() or 1, 1), feeding=False, updates=updates, save="model")
-    run = home / "run"
+    run = home / f"run-{minutes:g}"
     if not (run / "model.safetensors").exists():
         knobs = {
             "data": {"tokenizer": "symbol", "vocabulary": 20000},
@@ -263,7 +263,7 @@ def prepared(corpus: Path, home: Path, python: Path, updates: int, minutes: floa
         antiphon.train(home / "train.tsv", out=run, preset=str(LSTM500), minutes=minutes, knobs=knobs)
     folders = {}
     for name, quantised in (("f32", None), ("int8", "int8")):
-        folders[name] = home / f"export-{name}"
+        folders[name] = home / f"export-{minutes:g}-{name}"
         if not folders[name].exists():
             from antiphon.export.folder import export
 
@@ -276,7 +276,7 @@ def peers(asked: argparse.Namespace) -> dict[str, object]:
     import sacrebleu
 
     python = ENVIRONMENT.python(asked.home)
-    home = asked.home.absolute() / "decoding"
+    home = machine.place(asked.home, "decoding", asked.data)
     checkpoint, folders = prepared(asked.data, home, python, asked.updates, asked.minutes)
     models = {f"Antiphon, {name}": antiphon.load(folder, threads=2) for name, folder in folders.items()}
     lines, wanted = ((home / f"dev.{side}").read_text(encoding="utf-8").splitlines() for side in ("src", "tgt"))
@@ -336,7 +336,7 @@ def peers(asked: argparse.Namespace) -> dict[str, object]:
 
 def folders(asked: argparse.Namespace) -> dict[str, object]:
     """Model folders side by side, in turn."""
-    models = {folder.name: antiphon.load(folder, threads=asked.threads) for folder in asked.folders}
+    models = {str(folder): antiphon.load(folder, threads=asked.threads) for folder in asked.folders}
     texts = [pair.source for pair in antiphon.read_pairs(asked.data / "test.tsv")[: asked.texts]]
     if any("antiphon.nn" in type(model.engine).__module__ for model in models.values()):
         import torch
@@ -345,7 +345,7 @@ def folders(asked: argparse.Namespace) -> dict[str, object]:
     found: dict[str, dict[str, list[float]]] = {}
     for repeat in range(asked.repeats + 1):
         for name, model in models.items():
-            row = one_row(model.engine, np.full((1, LENGTH), 50))
+            row = one_row(model.engine, np.full((1, LENGTH), min(50, model.source_tokenizer.size - 1)))
             ids = ([*row[: model.max_source - 1], EOS] for row in model.source_tokenizer.encode_batch(texts))
             ids = sorted(ids, key=len)
             for width in (1, 5):
@@ -359,8 +359,10 @@ def folders(asked: argparse.Namespace) -> dict[str, object]:
     for folder in asked.folders:
         files = [path for path in folder.rglob("*") if path.suffix in (".onnx", ".safetensors")]
         size = sum(path.stat().st_size for path in files if not path.name.startswith("state"))
-        table[folder.name] = {"MB": size / 1e6, **{key: statistics.median(v) for key, v in found[folder.name].items()}}
-    return {"threads": asked.threads, "texts": len(texts), "repeats": asked.repeats, "table": table}
+        taken = {key: statistics.median(values) for key, values in found[str(folder)].items()}
+        table[str(folder)] = {"MB": size / 1e6, **taken}
+    facts = {"data": machine.corpus(asked.data), "threads": asked.threads, "texts": len(texts)}
+    return {**facts, "repeats": asked.repeats, "table": table}
 
 
 def one_row(engine: Engine, src: np.ndarray) -> dict[str, float]:

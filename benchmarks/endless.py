@@ -104,7 +104,9 @@ def measure(data: Path, updates: int, flags: list[str]) -> dict[str, object]:
         command = [sys.executable, "-m", "antiphon", "train", str(data), "--out", str(out), "--preset", "translate"]
         command += ["--train.max_updates", str(updates), "--train.validate_every", str(updates // 2), *flags]
         begun, first, work, own, whole = time.monotonic(), 0.0, 0.0, 0.0, 0.0
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        told = Path(scratch) / "told"
+        with told.open("wb") as errors:
+            process = subprocess.Popen(command, stderr=errors)
         while process.poll() is None:
             sizes = [_resident(number) for number in _family(process.pid)]
             own, whole = max(own, _resident(process.pid, "VmHWM")), max(whole, sum(sizes))
@@ -112,7 +114,8 @@ def measure(data: Path, updates: int, flags: list[str]) -> dict[str, object]:
                 first, work = time.monotonic() - begun, _work(process.pid)
             time.sleep(0.2)
         if process.returncode:
-            sys.exit(f"training failed with exit code {process.returncode}")
+            fault = told.read_text(encoding="utf-8", errors="replace")[-2000:]
+            sys.exit(f"training failed with exit code {process.returncode}:\n{fault}")
         log = read_lines(out / LOG)
         ids = sum(path.stat().st_size for path in (out / "ids").iterdir())
         shards = len(list((out / "ids").glob("train-*.npz")))

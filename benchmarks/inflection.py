@@ -205,7 +205,7 @@ def train(data: Path, out: Path, languages: list[str], flags: list[str]) -> None
         run, program = out / language, [sys.executable, "-m", "antiphon"]
         begun = time.monotonic()
         command = [*program, "train", str(data / language), "--out", str(run), *flags]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        machine.ran(command)
         seconds = time.monotonic() - begun
         for part, found in scores.items():
             command = [*program, "evaluate", str(run), str(data / language), "--split", part, "--metrics", "accuracy"]

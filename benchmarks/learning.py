@@ -5,7 +5,7 @@
 Twenty pairs of the test part, drawn with a seed among those whose source and answer are short and which the model does
 not answer so by itself, become forty corrections: each source is asked in two ways and corrected both times to the
 pair's own target. After learning, every source is asked in two further ways that nobody corrected. The ways are
-mechanical: "well ,", "hey ,", "so", "by the way ," in front, or nothing.
+mechanical: "well ,", "hey ,", "by the way ," in front, or nothing; of data with context in front of the oldest turn.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def main() -> None:
         again = antiphon.load(out) if report.better else model
         found = {
             **machine.describe(),
+            "data": machine.corpus(asked.data),
             "run": name,
             "examples": [p._asdict() for p in pairs[:3]],
             "unseen_ways": {"before": answered(model, others), "after": answered(again, others), "count": len(others)},

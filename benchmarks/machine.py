@@ -5,7 +5,10 @@ from __future__ import annotations
 import datetime
 import os
 import platform
+import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from importlib import metadata
@@ -40,6 +43,18 @@ def corpus(folder: Path) -> str:
     if card is None:
         return folder.name
     return " ".join([card.name, *(f"{name}={value}" for name, value in card.options.items())])
+
+
+def place(home: Path, what: str, data: Path) -> Path:
+    """Where a benchmark keeps what it made of a corpus: a folder for each, so that none is taken for another."""
+    return home.absolute() / what / re.sub(r"[^\w-]+", "-", corpus(data))
+
+
+def ran(command: list[str]) -> None:
+    """Runs a command to its end; if it fails, what it said is said again and the process ends."""
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
 
 
 def seconds(work: Callable[[], object], *, repeats: int = 9, warm: int = 3) -> float:

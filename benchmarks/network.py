@@ -52,8 +52,8 @@ class Measured:
     """Of an update."""
 
 
-def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, object]]) -> Measured:
-    """Times shares of batches in this process."""
+def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, object]], share: float) -> Measured:
+    """Times shares of batches in this process, as they are at this share of the budget."""
     torch.set_num_threads(1)
     config = load_config(preset, knobs)
     torch.manual_seed(1)
@@ -79,7 +79,7 @@ def measure(data: Path, preset: str, updates: int, knobs: dict[str, dict[str, ob
                         continue
                     begun = time.process_time()
                     loss, _, total = batch_loss(
-                        model, batch, config, precision=precision, sampler=sampler, update=number
+                        model, batch, config, precision=precision, sampler=sampler, update=number, share=share
                     )
                     loss.backward()
                     slowest = max(slowest, time.process_time() - begun)
@@ -114,12 +114,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--preset", default="translate")
     parser.add_argument("--updates", type=int, default=30)
+    parser.add_argument("--share", type=float, default=0.0, help="of the budget: what is sampled at first is not later")
     parser.add_argument("--batch-tokens", type=int, default=None, help="instead of the preset's")
     asked = parser.parse_args()
     knobs: dict[str, dict[str, object]] = {"train": {}}
     if asked.batch_tokens:
         knobs["train"] = {"batch_tokens": asked.batch_tokens, "batch_size": None}
-    found = measure(asked.data, asked.preset, asked.updates, knobs)
+    found = measure(asked.data, asked.preset, asked.updates, knobs, asked.share)
     alone = simulate(found, 1, 1.0, 0.0)[0]
     print(f"{asked.preset}: {found.tokens:,.0f} tokens an update, {alone * 1000:.1f} ms alone, of which the optimizer")
     print(f"{found.optimizer * 1000:.1f} ms; {found.dense_bytes / 1e6:.1f} MB of dense gradients,")
@@ -130,7 +131,8 @@ def main() -> None:
         row = {name: simulate(found, count, *link) for name, link in LINKS.items()}
         table[count] = {name: (round(alone / whole, 2), round(net / whole, 2)) for name, (whole, net) in row.items()}
         print(f"{count:<12}" + "".join(f"{up:>11.2f} ({share:>3.0%})" for up, share in table[count].values()))
-    facts = {"preset": asked.preset, "batch_tokens": asked.batch_tokens, "alone_seconds": alone}
+    facts = {"data": machine.corpus(asked.data), "preset": asked.preset, "share": asked.share}
+    facts |= {"batch_tokens": asked.batch_tokens, "alone_seconds": alone}
     facts |= {"optimizer_seconds": found.optimizer, "dense_bytes": found.dense_bytes, "tokens": found.tokens}
     facts["compute_seconds"] = {count: float(np.median(times)) for count, times in found.compute.items()}
     print(json.dumps({**machine.describe(), **facts, "faster": table}))

@@ -107,12 +107,13 @@ def main() -> None:
     table = {}
     for argument in asked.corpora:
         data, _, preset = argument.rpartition(":")
-        table[Path(data).name] = measure(Path(data), preset)
+        table[argument] = measure(Path(data), preset)
     ways = ("cs20", "sorted", "buckets", "packed")
-    print(f"{'':<14}", *(f"{way:>22}" for way in ways))
+    width = max(map(len, table))
+    print(" " * width, *(f"{way:>22}" for way in ways))
     for name, row in table.items():
         cells = (f"{row[way]['padding']:.1%} ({row[way]['shapes']} shapes)" for way in ways)
-        print(f"{name:<14}", *(f"{cell:>22}" for cell in cells))
+        print(f"{name:<{width}}", *(f"{cell:>22}" for cell in cells))
     print(json.dumps({**machine.describe(), "padding": table}))
 
 

@@ -69,6 +69,7 @@ def compare(data: Path, preset: str, pairs: int, seconds: float, cores: int) -> 
             print(f"{preset}: 1 x {cores} {one[-1]:,.0f}, {cores} x 1 {many[-1]:,.0f}", file=sys.stderr)
     ratios = [b / a for a, b in zip(one, many, strict=True)]
     return {
+        "data": machine.corpus(data),
         "preset": preset,
         "updates": updates,
         f"1 process x {cores} threads": round(statistics.median(one)),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +30,7 @@ def perplexity(data: Path, softmax: str, updates: int, seed: int, flags: list[st
         out = Path(scratch) / "run"
         command = [sys.executable, "-m", "antiphon", "train", str(data), "--out", str(out), *MODEL]
         command += ["--model.softmax", softmax, "--train.max_updates", str(updates), "--seed", str(seed), *flags]
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        machine.ran(command)
         told = read_lines(out / LOG)
     losses = [record["dev_loss"] for record in told if record["event"] == "validated"]
     [size] = [record["target_vocabulary"] for record in told if record["event"] == "started"]
@@ -52,7 +51,7 @@ def main() -> None:
         ratio = round(sampled["perplexity"] / full["perplexity"], 4)
         rows.append({"seed": seed, "full": full, "sampled": sampled, "ratio": ratio})
         print(f"{seed:>4}{full['perplexity']:>9.2f}{sampled['perplexity']:>9.2f}{ratio:>8.3f}", flush=True)
-    facts = {"updates": asked.updates, "flags": flags, "runs": rows}
+    facts = {"data": machine.corpus(asked.data), "updates": asked.updates, "flags": flags, "runs": rows}
     print(json.dumps({**machine.describe(), **facts}))
 
 

@@ -35,12 +35,14 @@ from antiphon.data.corpus import read_corpus
 from antiphon.nn.kernels import compiled
 from antiphon.nn.seq2seq import Seq2Seq
 from antiphon.runtime.folder import LOG, read_lines
-from antiphon.training.loss import batch_loss, optimizer_for, sampler_for
+from antiphon.training.loss import batch_loss, optimizer_for, sampler_for, samples
 from antiphon.training.memory import keep
 from antiphon.training.precision import choose_precision
 from antiphon.training.preparation import Prepared, prepare
 from benchmarks import machine
 
+SHARE = 0.0
+"""Of the budget: where a softmax is sampled at first, as most updates are, it is here."""
 WARM = 60
 """Updates before timing: every bucket's kernels are made by then."""
 
@@ -52,13 +54,16 @@ def run(data: Path, preset: str, minutes: float, flags: list[str]) -> dict[str, 
         command = [sys.executable, "-m", "antiphon", "train", str(data), "--out", str(out)]
         command += ["--preset", preset, "--minutes", str(minutes), "--train.validate_every", "1000000", *flags]
         started, first = time.monotonic(), 0.0
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        told = Path(scratch) / "told"
+        with told.open("wb") as errors:
+            process = subprocess.Popen(command, stderr=errors)
         while process.poll() is None:
             if not first and any(record["event"] == "progress" for record in read_lines(out / LOG)):
                 first = time.monotonic() - started
             time.sleep(0.1 if not first else 1.0)
         if process.returncode:
-            sys.exit(f"training failed with exit code {process.returncode}")
+            fault = told.read_text(encoding="utf-8", errors="replace")[-2000:]
+            sys.exit(f"training failed with exit code {process.returncode}:\n{fault}")
         log = [record for record in read_lines(out / LOG) if record["event"] == "progress"][1:]
     rates = [record["tokens_per_second"] for record in log]
     return {
@@ -89,7 +94,7 @@ def product_flops(model: Seq2Seq, config: Config, batch: Batch) -> float:
         for part in (attention.key, attention.value):
             memory_side += sum(p.numel() for p in part.parameters() if p.dim() > 1)
         pairs = float((of_targets * batch.src_len[: batch.rows]).sum()) * (config.model.hidden + attention.width)
-    words = config.train.samples + 1 if config.model.softmax == "sampled" else len(model.softmax_weight)
+    words = config.train.samples + 1 if samples(config, SHARE) else len(model.softmax_weight)
     softmax = words * model.softmax_weight.shape[1]
     return 6 * (
         sources * (encoder + memory_side) + targets * (decoder - memory_side + softmax) + batch.rows * bridges + pairs
@@ -144,7 +149,9 @@ def phases(prepared: Prepared, config: Config, updates: int) -> dict[str, float]
             batch = stream.batch(*divmod(number, stream.batches_per_epoch))
         started = time.perf_counter()
         with clock.phase("forward"):
-            loss, _, count = batch_loss(model, batch, config, precision=precision, sampler=sampler, update=number)
+            loss, _, count = batch_loss(
+                model, batch, config, precision=precision, sampler=sampler, update=number, share=SHARE
+            )
         with clock.phase("backward"):
             loss.backward()
         with clock.phase("update"):
@@ -193,7 +200,11 @@ def main() -> None:
     for name in ("precision", "threads"):
         if (value := getattr(asked, name)) is not None:
             knobs["train"][name] = value
-            flags += [f"--train.{name}", str(value)]
+    if flags and asked.updates:
+        parser.error("flags are for the run of the program alone: give --updates 0 too")
+    for name in ("precision", "threads"):
+        if name in knobs["train"]:
+            flags += [f"--train.{name}", str(knobs["train"][name])]
     row: dict[str, float] = run(asked.data, asked.preset, asked.minutes, flags) if asked.minutes else {}
     config = load_config(asked.preset, knobs)
     if asked.updates:

@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -44,7 +43,7 @@ def measure(data: Path, preset: str, minutes: float, seed: int, flags: list[str]
         command = [sys.executable, "-m", "antiphon", "train", str(data), "--out", str(out), "--preset", preset]
         command += ["--minutes", str(minutes), "--seed", str(seed), *flags]
         begun = time.monotonic()
-        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        machine.ran(command)
         wall = time.monotonic() - begun
         model = antiphon.load(out)
         row: dict[str, float] = {"minutes": minutes, "seed": seed, "wall_minutes": round(wall / 60, 2)}
@@ -58,7 +57,7 @@ def measure(data: Path, preset: str, minutes: float, seed: int, flags: list[str]
 
 def measure_peer(data: Path, home: Path, updates: int, seed: int) -> list[dict[str, float]]:
     """OpenNMT-py's dev BLEU by minutes of training."""
-    folder = home.absolute() / "decoding"
+    folder = machine.place(home, "speedrun", data)
     folder.mkdir(parents=True, exist_ok=True)
     write_symbols(data, folder, "subwords")
     python = OPENNMT.python(home)
