@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import signal
+import time
 import tracemalloc
 from pathlib import Path
 from uuid import uuid4
@@ -103,6 +105,21 @@ def test_processes_answer_in_order_and_hand_on_mistakes(tmp_path: Path, monkeypa
         lines += [line for line, _ in found]
     with pytest.raises(AntiphonError, match="ended by something else"):
         list(over(_killed, spans))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells what a process ignores")
+def test_a_process_leaves_ctrl_c_to_whom_it_works_for() -> None:
+    worker = workers._started()
+    end, ignored = time.monotonic() + 30, 0
+    while not ignored >> (signal.SIGINT - 1) & 1:
+        assert time.monotonic() < end
+        status = Path(f"/proc/{worker.pid}/status").read_text(encoding="ascii")
+        ignored = int(status.partition("SigIgn:")[2].split()[0], 16)
+    worker.send_signal(signal.SIGINT)
+    workers._give(worker, len)
+    workers._give(worker, [1, 2, 3])
+    assert workers._result(worker) == 3
+    worker.communicate()
 
 
 def _killed(span: Span) -> None:

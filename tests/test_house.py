@@ -177,6 +177,18 @@ def test_a_preset_is_what_auto_chooses_for_data_of_its_kind(name, count, pair):
         assert getattr(preset.train, knob) == getattr(chosen.train, knob)
 
 
+@pytest.mark.parametrize(("word", "letters"), [("猫", 1.7), ("แมว", 1.0)], ids=["Han", "Thai"])
+def test_auto_counts_words_where_no_spaces_are_written(word, letters):
+    asked = {"train": {"minutes": 10.0}}
+    english = " ".join(["word"] * 12)
+    spaced, unspaced = (
+        settle([Pair(f"{english} {n}", target) for n in range(4000)], None, asked)[0].train
+        for target in (" ".join(["word"] * 12), word * round(12 * 1.3 * letters))
+    )
+    assert unspaced.learning_rate == pytest.approx(spaced.learning_rate, rel=0.1)
+    assert unspaced.patience == pytest.approx(spaced.patience, rel=0.1)
+
+
 @pytest.mark.parametrize(("epochs", "share", "words"), [(1, 0.8, 0), (20, 0.8, 0), (50, 0.5, 0.1), (500, 0.05, 0.1)])
 def test_auto_learns_from_sampled_words_for_so_many_passes_and_then_from_all(epochs, share, words):
     sentences = [Pair(" ".join(["the", "dog"] * 5), " ".join(["der", "hund"] * 5) + f" {n}") for n in range(100)]

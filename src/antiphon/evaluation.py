@@ -51,9 +51,10 @@ def evaluate(
     loss       nats per target token, EOS counted
     perplexity exp(loss) as ``perplexity``; and, fit to compare models of different tokenizers, both with one end mark
                a text, ``perplexity_per_word`` and ``bits_per_character``; see below
-    distinct   ``distinct_1`` and ``distinct_2`` (Li et al. 2016); ``distinct_2_beside_human``, the latter over that of
-               the targets, as many words of either; and the shares of answers that are one of the ``ten_commonest``
-               and that say a 4-gram twice, ``repeats_4gram``; all but the third 0..1
+    distinct   ``distinct_1`` and ``distinct_2``, over n-grams (Li et al. 2016 divide by words);
+               ``distinct_2_beside_human``, the latter over that of the targets, as many words of either; and the shares
+               of answers that are one of the ``ten_commonest`` and that say a 4-gram twice, ``repeats_4gram``; all but
+               the third 0..1
     hits       ``hits_at_1``: percent of sources for which the true target is likelier, per token, than each of 19
                drawn from the other targets; on at most 4,000 pairs. With ``mmi``, also ``hits_at_1_mmi``:
                log P(T | S) less that share of log P(T), per token

@@ -29,9 +29,16 @@ def plain(text: str) -> str:
 def words(text: str) -> list[str]:
     """Runs of letters, marks, digits and underscores, and every other visible character by itself: ``don't`` is 3."""
     text = unicodedata.normalize("NFC", text)
-    # To \w the vowel signs of Indic scripts are no part of a word; where they stand, it sees an underscore.
-    shape = text if text.isascii() else "".join("_" if unicodedata.category(c)[0] == "M" else c for c in text)
+    shape = text if text.isascii() else "".join(map(_shape, text))
     return [text[found.start() : found.end()] for found in re.finditer(r"\w+|[^\w\s]", shape)]
+
+
+def _shape(character: str) -> str:
+    """What `words` sees of a character: vowel signs of Indic scripts, and joiners, are parts of a word, though the
+    regular expression knows nothing of it; other signs that nobody sees are nothing."""
+    if unicodedata.category(character)[0] == "M" or character in "\u200c\u200d":
+        return "_"
+    return " " if unicodedata.category(character) == "Cf" else character
 
 
 # --- right or wrong -----------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ guess.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -54,6 +55,12 @@ FILLED = 0.85
 """Share of a batch's positions that are real, about."""
 PIECES = 1.3
 """Subwords a word, about."""
+_UNSPACED = (
+    (re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff]"), 1.7),
+    (re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"), 3.0),
+)
+"""Letters of scripts that write no spaces, and how many of them a subword has, about: Han and kana; Thai, Lao, Burmese
+and Khmer."""
 SAMPLED_UNTIL = 0.8
 """Most of the budget in which subwords are learnt from sampled ones: half of an update's products would be theirs."""
 SAMPLED_PASSES = 25
@@ -268,6 +275,14 @@ def _closed(texts: Sequence[str]) -> bool:
     return len(counts) <= max(100, 0.03 * total) and len(counts) <= 1000 and letters <= 3.5 * total
 
 
+def _subwords(text: str) -> float:
+    """How many subwords a text has, about."""
+    spaced = PIECES * len(text.split())
+    if text.isascii():
+        return spaced
+    return spaced + sum(len(letters.findall(text)) / each for letters, each in _UNSPACED)
+
+
 def _conversation(pairs: int, budget: _Budget) -> Choice:
     passes, updates = budget(pairs, positions=30.0, tokens=14.0, rows=3000, usual=_fewer(pairs, 10))
     knobs: Tree = {
@@ -405,7 +420,7 @@ def _alignment_cost(pairs: Sequence[Pair], kinds: tuple[TokenizerKind, Tokenizer
 
 
 def _sentences(pairs: int, source: Sequence[str], target: Sequence[str], budget: _Budget) -> Choice:
-    lengths = [PIECES * sum(len(text.split()) for text in texts) / len(texts) + 1 for texts in (source, target)]
+    lengths = [sum(map(_subwords, texts)) / len(texts) + 1 for texts in (source, target)]
     passes, updates = budget(pairs, positions=max(lengths), tokens=lengths[1], rows=1200, usual=_fewer(pairs, 40))
     knobs: Tree = {
         "data": {"tokenizer": "bpe", "vocabulary": 4000 if pairs < 10_000 else 6000},

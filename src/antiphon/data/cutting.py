@@ -16,6 +16,7 @@ from antiphon.data.pairs import TURN
 
 SPACE = "▁"
 """Stands for the space before a word, inside subwords."""
+_KEPT = 64  # letters between two spaces up to which their words are remembered
 SURROGATE = re.compile("[\ud800-\udfff]")
 _SYLLABLE = re.compile("[\uac00-\ud7a3]")
 _DIGIT = re.compile(r"\d")
@@ -85,12 +86,18 @@ def with_turns(parts: Sequence[str]) -> str:
 
 def _cut_words(text: str) -> list[str]:
     """The lecture's cut, at white space and punctuation, with what `_write_words` needs to undo it."""
-    return [token for chunk in text.split() for token in _cut_chunk(chunk)]
+    cut = (_cut_known(chunk) if len(chunk) <= _KEPT else _cut_chunk(chunk) for chunk in text.split())
+    return [token for tokens in cut for token in tokens]
 
 
 @functools.lru_cache(maxsize=1 << 17)
+def _cut_known(chunk: str) -> tuple[str, ...]:
+    """As `_cut_chunk`, whose chunks have mostly been seen before."""
+    return _cut_chunk(chunk)
+
+
 def _cut_chunk(chunk: str) -> tuple[str, ...]:
-    """The words of what stands between two spaces; most chunks of a corpus have been seen before."""
+    """The words of what stands between two spaces."""
     tokens = _WORD_UNIT.findall(_HYPHEN.sub(" @-@ ", chunk) if "-" in chunk else chunk)
     return tuple("..." if len(token) > 3 and not token.strip(".") else token for token in tokens)
 

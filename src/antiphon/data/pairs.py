@@ -85,6 +85,8 @@ class Card:
     """The recipe's options, defaults included."""
     note: str = ""
     """What a reader of the numbers must know."""
+    sha256: str = ""
+    """Of the archive that was read, in hexadecimal: authors change theirs. Empty where it was a folder, or none."""
 
     def save(self, folder: Path) -> None:
         """Write ``data.json``. Raises SaveError."""

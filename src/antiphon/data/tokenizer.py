@@ -51,7 +51,8 @@ SPECIALS = ("<pad>", "<s>", "</s>", "<unk>", TURN)
 LONGEST_TOKEN = 200  # characters; a longer word or symbol is UNK
 LONGEST_FILE = 64 << 20  # characters of JSON we agree to read
 MOST_TOKENS = 1_000_000
-KEPT_UNITS = 200_000  # distinct words whose ids are remembered
+KEPT_UNITS = 200_000  # distinct words whose ids are remembered ...
+KEPT_LETTERS = 4_000_000  # ... and how many letters they may have together: 40 MB, about
 SAMPLES = 8  # sampled segmentations a distinct word gets in one call
 SHARPNESS = 0.2  # exponent on P(segmentation) when sampling a unigram model (alpha in Kudo 2018)
 
@@ -103,6 +104,7 @@ class Tokenizer:
             self._library = LibraryTokenizer(models.Unigram(pieces, unk_id=UNK, byte_fallback=False))
         self._known: dict[str, list[int]] = {}
         self._known_chunks: dict[str, list[int]] = {TURN: [TURN_ID]}
+        self._kept_letters = 0
 
     @classmethod
     def train(
@@ -436,12 +438,13 @@ class Tokenizer:
 
     def _known_by_chunk(self, chunks: Iterable[str]) -> dict[str, list[int]]:
         """Ids of at least these pieces of text, none with a space in it. No token goes over a space but its own."""
-        if len(self._known_chunks) > KEPT_UNITS:
-            self._known_chunks = {TURN: [TURN_ID]}
+        if len(self._known_chunks) > KEPT_UNITS or self._kept_letters > KEPT_LETTERS:
+            self._known_chunks, self._kept_letters = {TURN: [TURN_ID]}, 0
         known = self._known_chunks
         new = list(dict.fromkeys(chunk for chunk in chunks if chunk not in known))
         if not new:
             return known
+        self._kept_letters += sum(map(len, new))  # where no spaces are written a chunk is a whole text
         if self.kind in CUTS:
             cut, table = CUTS[self.kind], self._ids
             known.update((chunk, [table.get(token, UNK) for token in cut(chunk)]) for chunk in new)

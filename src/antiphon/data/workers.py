@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -40,8 +39,12 @@ def over(job: Callable[[Span], Found], spans: Sequence[Span]) -> Iterator[Found]
     if count < 2:
         yield from map(job, spans)
         return
-    workers = [_start(job) for _ in range(count)]
+    workers: list[subprocess.Popen[bytes]] = []
     try:
+        for _ in range(count):
+            workers.append(_started())
+        for worker in workers:  # all are starting: to give the first its job is to wait until it reads
+            _give(worker, job)
         for number, span in enumerate(spans[: AHEAD * count]):
             _give(workers[number % count], span)
         for number in range(len(spans)):
@@ -59,7 +62,6 @@ def over(job: Callable[[Span], Found], spans: Sequence[Span]) -> Iterator[Found]
 
 def serve() -> None:
     """Such a process: a job comes first, then spans; each is answered. It ends when nothing more can come."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever gave the job decides
     gc.disable()  # millions of small lists, and no cycles among them
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what is printed by mistake must not stand among the answers
@@ -77,17 +79,16 @@ def serve() -> None:
         answers.flush()
 
 
-def _start(job: Callable[[Span], Any]) -> subprocess.Popen[bytes]:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from antiphon.data.workers import serve; serve()"
+def _started() -> subprocess.Popen[bytes]:
+    deaf = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"  # whoever gives the job decides
+    code = f"{deaf}; import sys; sys.path[:] = {sys.path!r}; from antiphon.data.workers import serve; serve()"
     alone = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}
-    worker = subprocess.Popen(
+    return subprocess.Popen(
         [sys.executable, "-c", code],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**os.environ, **alone, "TOKENIZERS_PARALLELISM": "false"},
     )
-    _give(worker, job)
-    return worker
 
 
 def _give(worker: subprocess.Popen[bytes], thing: Any) -> None:

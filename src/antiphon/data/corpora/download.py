@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import urllib.request
@@ -24,8 +23,6 @@ class Download:
     url: str
     name: str
     """What it is called in the cache."""
-    sha256: str | None = None
-    """Where the authors keep the file as it is and the sum is known."""
 
 
 def cache_folder() -> Path:
@@ -38,7 +35,7 @@ def cached(corpus: str, downloads: Sequence[Download]) -> Path:
     """The downloaded file, or the folder of them where there are several; what is there is not fetched again.
 
     Raises:
-        DataError: a file could not be fetched, or is not the one its checksum says.
+        DataError: a file could not be fetched, or is none of its kind.
     """
     folder = cache_folder() / corpus
     for download in downloads:
@@ -71,10 +68,3 @@ def _verify(path: Path, download: Download, cure: str) -> None:
         if file.read(len(begins)) != begins:  # a page of a network that first wants a password, perhaps
             what = f"what came is no {download.name.rpartition('.')[2]} file"
             raise DataError(what, where=download.url, cure=cure)
-        if download.sha256 is None:
-            return
-        file.seek(0)
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != download.sha256:
-        what = f"the download has sha256 {found[:12]}…, not {download.sha256[:12]}…"
-        raise DataError(what, where=download.url, cure=cure)

@@ -78,7 +78,8 @@ class Recipe:
         if source is not None and self.downloads is None:
             raise UsageError(f"{self.name} is generated and reads no file", where="--from", cure="leave out --from")
         refuse_foreign(out, self.name)
-        parts = self.read(self._open(source, chosen), chosen, seed)
+        opened = self._open(source, chosen)
+        parts = self.read(opened, chosen, seed)
         if not parts.train:
             if self.downloads is None:
                 raise DataError(
@@ -97,6 +98,7 @@ class Recipe:
             seed=seed,
             options=dict(chosen),
             note=parts.note,
+            sha256=opened.sha256() if opened is not None else "",
         )
         write_folder(out, parts, card)
         return card

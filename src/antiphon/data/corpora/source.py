@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import lzma
 import tarfile
@@ -45,6 +46,16 @@ class Source:
             raise DataError("no such file or folder", where=str(path), cure="check the path given with --from")
         self.path = path
         self._again = "delete it, and run again" if fetched else ""
+
+    def sha256(self) -> str:
+        """Of the archive or file, in hexadecimal; empty of a folder. Raises DataError."""
+        if self.path.is_dir():
+            return ""
+        try:
+            with self.path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise DataError(f"cannot be read ({error.strerror})", where=str(self.path), cure="check it") from None
 
     def names(self, *endings: str) -> list[str]:
         """Members whose name ends in one of `endings`, sorted."""
