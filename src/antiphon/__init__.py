@@ -97,7 +97,8 @@ def train(
     if not isinstance(data, (str, os.PathLike)):
         cure = "write the pairs to a file, source TAB target on every line, and give its path"
         raise UsageError(f"data must be a path, not {type(data).__name__}", cure=cure)
-    if not isinstance(knobs or {}, dict) or not all(isinstance(values, dict) for values in (knobs or {}).values()):
+    groups = knobs or {}
+    if not isinstance(groups, dict) or not all(isinstance(values, dict) for values in groups.values()):
         raise UsageError("knobs must be dicts by group", where="knobs", cure='write {"model": {"cell": "gru"}}')
     if os.environ.get("WORLD_SIZE", "1") == "1":  # several are told what the first one finds
         from antiphon.data.corpus import check_there
@@ -112,7 +113,7 @@ def train(
         if (error.name or "").partition(".")[0] not in ("torch", "safetensors"):
             raise
         raise MissingExtraError("training", "train") from None
-    overrides: dict[str, dict[str, Any]] = {group: dict(values) for group, values in (knobs or {}).items()}
+    overrides: dict[str, dict[str, Any]] = {group: dict(values) for group, values in groups.items()}
     for key, value in (("minutes", minutes), ("seed", seed)):
         if value is not None:
             overrides.setdefault("train", {})[key] = value

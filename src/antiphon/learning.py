@@ -206,8 +206,7 @@ def learn(
             write_pairs(target / LEARNT, new)
             files.write_config(target, config, {**facts, "learnt": asdict(report)})
             checkpoint.save_weights(target, tuned.weights)
-            card = source / files.CARD
-            written = card.read_text(encoding="utf-8") if card.is_file() else f"# {target.resolve().name}\n"
+            written = files.read_card(source, title=target)
             files.write_text(target / files.CARD, f"{written.rstrip()}\n\n{_sentence(report)}\n")
         except BaseException as error:
             shutil.rmtree(target, ignore_errors=True)

@@ -179,7 +179,7 @@ def _add(place: Path, sentence: str, *, title: Path | None = None) -> None:
     """Puts a sentence at the end of a card, where one of its kind may stand already; the card's title is the name of
     this folder then."""
     card, kind = place / files.CARD, sentence.partition(": ")[0]
-    written = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {place.resolve().name}\n"
+    written = files.read_card(place, title=place)
     written = re.sub(rf"\n*^{re.escape(kind)}: .*$", "", written, flags=re.MULTILINE)
     if title is not None:
         written = f"# {title.resolve().name}\n{written.partition(chr(10))[2]}"

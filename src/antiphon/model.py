@@ -363,9 +363,9 @@ class Spoken:
         text = self.text(self._ids)
         if text == self._before:  # a mark: what comes may still compose with the last character
             return ""
-        same = len(self._given) + _common(self._before, text, start=len(self._given))
+        settled = text[: _common(self._before, text, known=len(self._given))].rstrip()
         self._before = text
-        return self._give(text[:same].rstrip())
+        return self._give(settled)
 
     def end(self) -> str:
         """What was held back."""
@@ -501,7 +501,7 @@ def _distinct(told: list[tuple[str, Hypothesis]]) -> list[tuple[str, Hypothesis]
     return list(by_text.items())
 
 
-def _common(one: str, other: str, *, start: int) -> int:
-    """How many characters from ``start`` on are the same."""
+def _common(one: str, other: str, *, known: int) -> int:
+    """How many characters at the start are the same, the first ``known`` among them."""
     length = min(len(one), len(other))
-    return next((place for place in range(start, length) if one[place] != other[place]), length) - start
+    return next((place for place in range(known, length) if one[place] != other[place]), length)

@@ -111,8 +111,7 @@ def _export_one(source: Path, target: Path, quantise: Literal["int8"] | None) ->
                 where=str(target),
                 cure="export without --quantize" if quantised else "this is a fault of Antiphon; please report it",
             )
-        card = source / files.CARD
-        written = card.read_text(encoding="utf-8") if card.is_file() else f"# {target.resolve().name}\n"
+        written = files.read_card(source, title=target)
         files.write_text(target / files.CARD, f"{written.rstrip()}\n\n{_sentence(quantise, losses, same)}\n")
     except BaseException as error:
         shutil.rmtree(target, ignore_errors=True)

@@ -118,6 +118,12 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, write)
 
 
+def read_card(folder: Path, *, title: Path) -> str:
+    """The model card of a folder; where there is none, the title of one, after the name of this folder."""
+    card = folder / CARD
+    return card.read_text(encoding="utf-8", errors="replace") if card.is_file() else f"# {title.resolve().name}\n"
+
+
 def write_json(path: Path, tree: Any) -> None:
     """`write_atomically` for a JSON document, legible to people."""
     write_text(path, json.dumps(tree, ensure_ascii=False, indent=2) + "\n")
